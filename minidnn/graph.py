@@ -1,0 +1,142 @@
+"""The graph of a net: named nodes in an order in which everything is made before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import index
+from typing import NamedTuple
+
+from minidnn.errors import ShapeError, UnknownLayerError, UsageError, did_you_mean
+from minidnn.layers.base import Layer, Shape
+
+Handle = str | int  # a layer by its name, or by its number as the summary prints it
+
+
+class Node(NamedTuple):
+    """A layer with its name and the names of what it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+class Graph:
+    """Who reads whom, under which name, in which shape. Number 0 is the input, 1 the first node."""
+
+    def __init__(self, nodes: Iterable[Node], input: str) -> None:
+        self.nodes = tuple(Node(name, layer, tuple(inputs)) for name, layer, inputs in nodes)
+        self.input = input
+        self._numbers = _numbered(self.nodes, input)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._numbers)
+
+    def name_of(self, layer: Handle) -> str:
+        """The name of a layer given by name or number."""
+        if isinstance(layer, str):
+            if layer not in self._numbers:
+                raise UnknownLayerError(f"no layer {layer!r}{did_you_mean(layer, self._numbers)}")
+            return layer
+        if not 0 <= index(layer) < len(self._numbers):
+            raise UnknownLayerError(f"no layer {layer}: this net has 0 ({self.input}) to {len(self.nodes)}")
+        return self.names[layer]
+
+    def names_of(self, layers: Handle | Sequence[Handle]) -> tuple[str, ...]:
+        several = [layers] if isinstance(layers, Handle) else layers
+        if not several:
+            raise UsageError("no layer was named; give one, or a list of some")
+        return tuple(self.name_of(layer) for layer in several)
+
+    def number_of(self, layer: Handle) -> int:
+        return self._numbers[self.name_of(layer)]
+
+    def node(self, layer: Handle) -> Node:
+        """The node of that name or number."""
+        number = self.number_of(layer)
+        if number == 0:
+            raise UnknownLayerError(f"{self.input!r} is the input of the net, not a layer of it")
+        return self.nodes[number - 1]
+
+    def ancestors(self, names: Iterable[str]) -> set[str]:
+        """These, and all that they are computed from."""
+        found = set(names)
+        for node in reversed(self.nodes):
+            if node.name in found:
+                found.update(node.inputs)
+        return found
+
+    def descendants(self, names: Iterable[str]) -> set[str]:
+        """All that is computed from these, but not these themselves unless one comes from another."""
+        start, found = set(names), set[str]()
+        for node in self.nodes:
+            if any(name in start or name in found for name in node.inputs):
+                found.add(node.name)
+        return found
+
+    def shapes(self, image_shape: Shape, upto: Iterable[str] | None = None) -> dict[str, Shape]:
+        """The shape of every slot for images of that shape (n, h, w, c); nothing is computed."""
+        wanted = self.ancestors(self.names if upto is None else upto)
+        try:
+            return self._shapes(image_shape, wanted)
+        except ShapeError as error:
+            least = self._least_size(image_shape, wanted)
+            if least is not None and least > min(image_shape[1:3]):
+                error.add_note(f"the smallest square image that gets this far is {least}x{least}")
+            raise
+
+    def _shapes(self, image_shape: Shape, wanted: set[str]) -> dict[str, Shape]:
+        shapes = {self.input: tuple(image_shape)}
+        for node in self.nodes:
+            if node.name in wanted:
+                with noted(node):
+                    shapes[node.name] = node.layer.out_shape(*(shapes[name] for name in node.inputs))
+        return shapes
+
+    def _least_size(self, image_shape: Shape, wanted: set[str]) -> int | None:
+        for size in range(1, 1025):
+            try:
+                self._shapes((image_shape[0], size, size, image_shape[3]), wanted)
+            except ShapeError:
+                continue
+            return size
+        return None
+
+
+@contextmanager
+def noted(node: Node) -> Iterator[None]:
+    """What goes wrong in here is told with its place."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in layer {node.name!r}, reading {', '.join(map(repr, node.inputs))}")
+        raise
+
+
+def _numbered(nodes: tuple[Node, ...], input: str) -> dict[str, int]:
+    if not nodes:
+        raise UsageError("a net without layers; give at least one node")
+    numbers, to_come = {input: 0}, {node.name for node in nodes}
+    for number, node in enumerate(nodes, start=1):
+        if node.name in numbers:
+            raise UsageError(
+                f"two layers are called {node.name!r}; a name is how a layer is asked for, so give each its "
+                "own"
+            )
+        if not node.inputs:
+            raise UsageError(f"{node.name!r} reads nothing; name its inputs, e.g. ({input!r},)")
+        for name in node.inputs:
+            if name in numbers:
+                continue
+            if name in to_come:
+                raise UsageError(
+                    f"{node.name!r} reads {name!r}, which is not made before it: a cycle, or the wrong "
+                    "order; "
+                    f"put every node after those it reads"
+                )
+            raise UnknownLayerError(
+                f"{node.name!r} reads {name!r}, and there is no such layer{did_you_mean(name, numbers)}"
+            )
+        numbers[node.name] = number
+    return numbers

@@ -1,0 +1,24 @@
+"""Where layers find their arithmetic: plain array code that NumPy and CuPy run alike, written to be read.
+
+These are the teachers. A faster sibling is checked against them before it is timed.
+"""
+
+from minidnn.kernels.im2col import col2im, conv, conv_backward, conv_backward_w, im2col, padded
+from minidnn.kernels.neighbours import channel_sum, square_sum
+from minidnn.kernels.pool import avg_pool, avg_pool_backward, max_pool, pool_by_switch, unpool
+
+__all__ = [
+    "avg_pool",
+    "avg_pool_backward",
+    "channel_sum",
+    "col2im",
+    "conv",
+    "conv_backward",
+    "conv_backward_w",
+    "im2col",
+    "max_pool",
+    "padded",
+    "pool_by_switch",
+    "square_sum",
+    "unpool",
+]

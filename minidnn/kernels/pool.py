@@ -1,0 +1,96 @@
+"""Pooling: the largest or the mean pixel of each window. Padding never wins a maximum.
+
+A switch is the number of the tap that won; ties go to the first tap, row by row (MatConvNet takes the first
+column by column).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidnn.arrays import Array, xp_of
+from minidnn.kernels.im2col import padded
+from minidnn.window import Window
+
+
+def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
+    """The largest pixel of each window (N, oh, ow, C), and the switches: which tap it was."""
+    xp = xp_of(x)
+    n, h, w, c = x.shape
+    oh, ow = window.out_size(h, w)
+    ground = padded(x, window, fill=-np.inf)
+    y = xp.full((n, oh, ow, c), -np.inf, x.dtype)
+    switches = xp.zeros((n, oh, ow, c), np.uint8 if window.taps <= 256 else np.int32)
+    for tap, ys, xs in window.each_tap(oh, ow):
+        pixel = ground[:, ys, xs]
+        switches[pixel > y] = tap
+        xp.maximum(y, pixel, out=y)
+    return y, switches
+
+
+def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+    """Every value goes back to the pixel its switch names, and what meets there adds up."""
+    xp = xp_of(y, switches)
+    n, h, w, c = x_shape
+    top, _, left, _ = window.pad
+    ground = xp.zeros((n, *window.padded_size(h, w), c), y.dtype)
+    for tap, ys, xs in window.each_tap(*window.out_size(h, w)):
+        ground[:, ys, xs] += y * (switches == tap)
+    return ground[:, top : top + h, left : left + w]
+
+
+def pool_by_switch(x: Array, switches: Array, window: Window) -> Array:
+    """The pixel that each switch names: the adjoint of `unpool`."""
+    xp = xp_of(x, switches)
+    ground = padded(x, window)
+    y = xp.zeros(switches.shape, x.dtype)
+    for tap, ys, xs in window.each_tap(*switches.shape[1:3]):
+        y += ground[:, ys, xs] * (switches == tap)
+    return y
+
+
+def avg_pool(x: Array, window: Window, divisor: str) -> Array:
+    """The sum of each window over its divisor (see `divisors`): (N, oh, ow, C)."""
+    n, h, w, c = x.shape
+    oh, ow = window.out_size(h, w)
+    ground = padded(x, window)
+    y = xp_of(x).zeros((n, oh, ow, c), x.dtype)
+    for _, ys, xs in window.each_tap(oh, ow):
+        y += ground[:, ys, xs]
+    return y / _on_device(divisors(h, w, window, divisor), x)
+
+
+def avg_pool_backward(dzdy: Array, x_shape: tuple[int, ...], window: Window, divisor: str) -> Array:
+    """Every pixel of a window gets the same share of its gradient."""
+    n, h, w, c = x_shape
+    top, _, left, _ = window.pad
+    share = dzdy / _on_device(divisors(h, w, window, divisor), dzdy)
+    ground = xp_of(dzdy).zeros((n, *window.padded_size(h, w), c), dzdy.dtype)
+    for _, ys, xs in window.each_tap(*window.out_size(h, w)):
+        ground[:, ys, xs] += share
+    return ground[:, top : top + h, left : left + w]
+
+
+def divisors(h: int, w: int, window: Window, divisor: str) -> np.ndarray:
+    """(oh, ow, 1): the taps of each window that lie on 'real' pixels, on the 'padded' image (Caffe), or 'all'
+    of them."""
+    top, bottom, left, right = window.pad
+    first, last = {
+        "real": ((top, left), (top + h, left + w)),
+        "padded": ((0, 0), (top + h + bottom, left + w + right)),
+        "all": ((0, 0), (1 << 62, 1 << 62)),
+    }[divisor]
+    along = []
+    for axis, count in enumerate(window.out_size(h, w)):
+        starts = np.arange(count)[:, None] * window.stride[axis]
+        at = (
+            starts + np.arange(window.kernel[axis]) * window.dilation[axis]
+        )  # (windows, taps) along this axis
+        along.append(((at >= first[axis]) & (at < last[axis])).sum(axis=1))
+    return np.multiply.outer(*along)[:, :, None]
+
+
+def _on_device(counts: np.ndarray, like: Array) -> Any:
+    return xp_of(like).asarray(counts.astype(like.dtype))

@@ -1,0 +1,112 @@
+"""What every layer is: a frozen dataclass of what is true of every image, and pure functions between arrays.
+
+The fields of trained arrays are marked PARAM, those of stored but untrained ones BUFFER; everything else
+about a layer is in its methods.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, Self
+
+import numpy as np
+
+from minidnn.arrays import Array, xp_of
+from minidnn.errors import MismatchError, ShapeError, UnknownLayerError, did_you_mean
+
+Shape = tuple[int, ...]  # (n, h, w, c)
+
+
+# The metadata of a field that holds an array: trained (or None, and the layer goes without); stored and moved only.
+PARAM = {"role": "param"}
+BUFFER = {"role": "buffer"}
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One step of a network. Subclasses give `forward` and `backward`; those with params also `backward_params`.
+
+    A backward names in its signature the state it needs, and the engine hands over just that: `x` the input,
+    `y` the output, `aux` what forward returned beside it. Always there are `x_shape`, `mem` and `mode`.
+    """
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return self._arrays("param")
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        return self._arrays("buffer")
+
+    def _arrays(self, role: str) -> dict[str, Array]:
+        marked = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("role") == role}
+        return {name: array for name, array in marked.items() if array is not None}
+
+    def replacing(self, **arrays: Array) -> Self:
+        """The same layer with other arrays, which must have the shapes of those they replace."""
+        own = self.params | self.buffers
+        for name, array in arrays.items():
+            if name not in own:
+                raise UnknownLayerError(
+                    f"{type(self).__name__} has no array {name!r}{did_you_mean(name, own)} (it has "
+                    f"{', '.join(own) or 'none'})"
+                )
+            if array.shape != own[name].shape:
+                raise MismatchError(
+                    f"{type(self).__name__} wants {name!r} as {own[name].shape}, found {array.shape}"
+                )
+        return replace(self, **arrays)
+
+    def out_shape(self, *x_shapes: Any) -> Shape:
+        """The shape of `forward`'s output, or a ShapeError that says why there is none."""
+        return x_shapes[0]
+
+    def forward(self, *xs: Any, **state: Any) -> tuple[Array, Any]:
+        """y, and what the way back will want to know beside x and y."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dzdy: Array, *_: Any, **state: Any) -> Any:
+        """dz/dx; for a layer that joins several inputs, a tuple of them."""
+        raise TypeError(f"{type(self).__name__} has no backward")
+
+    def backward_params(self, dzdy: Array, *_: Any, **state: Any) -> dict[str, Array]:
+        """{name: dz/dparam} with the keys of `params`."""
+        return {}
+
+
+@cache
+def reads(method: Callable) -> frozenset[str]:
+    """Which of x, y and aux a backward reads, by its own signature. What no one reads may be dropped."""
+    return frozenset({"x", "y", "aux"} & set(inspect.signature(method).parameters))
+
+
+def drawn(rng: np.random.Generator | None, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
+    """Weights of variance 2 / fan_in, which keeps signals level through ReLUs (He et al. 2015, section 2.2).
+
+    With no rng: a placeholder of that shape that takes no memory, for looking at a net before its weights are
+    there.
+    """
+    if rng is None:
+        return np.broadcast_to(np.asarray(np.nan, dtype), shape)
+    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(dtype)
+
+
+def is_placeholder(array: Array) -> bool:
+    """Whether this array only stands for weights that are still to come."""
+    return array.size > 1 and not any(array.strides)
+
+
+def check_channels(what: str, wanted: int, x_shape: Shape) -> None:
+    if x_shape[3] != wanted:
+        grey = (
+            "; a grey image? repeat it: np.repeat(image, 3, axis=3)" if (wanted, x_shape[3]) == (3, 1) else ""
+        )
+        raise ShapeError(f"{what} wants {wanted} channels, x has {x_shape[3]} (shape {x_shape}){grey}")
+
+
+def per_channel(dzdy: Array) -> Array:
+    """The sum over images and places: what reaches a number that is added to a whole channel."""
+    return xp_of(dzdy).sum(dzdy, axis=(0, 1, 2))

@@ -1,0 +1,245 @@
+"""Convolution, its transpose, and the fully connected layer, which is the convolution whose window is the
+whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Self
+
+import numpy as np
+
+from minidnn import kernels
+from minidnn.arrays import Array
+from minidnn.errors import ShapeError, UsageError
+from minidnn.kernels.im2col import Memory
+from minidnn.layers.base import PARAM, Layer, Shape, check_channels, drawn, per_channel
+from minidnn.window import Window
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Layer):
+    """Slide a bank of filters over the image.
+
+        y[n,i,j,k] = b[k] + sum over taps t and channels c of  x[n, pixel under tap t of window (i,j), c] *
+        w[t,c,k]
+
+    With each window laid out as one row this is one matrix product, and so are both gradients. The filters
+    are not flipped (a correlation). With groups, the g-th share of the filters sees the g-th share of the
+    channels only.
+    """
+
+    w: Array = field(repr=False, metadata=PARAM)  # (kh, kw, C/groups, K)
+    b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
+    window: Window
+    groups: int = 1
+
+    @classmethod
+    def random(
+        cls,
+        rng: np.random.Generator | None,
+        kernel: int | Sequence[int],
+        c: int,
+        k: int,
+        *,
+        groups: int = 1,
+        bias: bool = True,
+        **geometry: Any,
+    ) -> Self:
+        """k random filters over c channels; `stride`, `pad` and `dilation` as in Window.of.
+
+        No rng: no weights yet.
+        """
+        window = Window.of(kernel, **geometry)
+        shape = (*window.kernel, c // groups, k)
+        return cls(drawn(rng, shape, prod(shape[:3])), _zeros(rng, k) if bias else None, window, groups)
+
+    def __post_init__(self) -> None:
+        _check_bank("Conv", self.w, self.b, self.window, self.w.shape[3], self.w.shape[3], self.groups)
+
+    def __str__(self) -> str:
+        return f"Conv {'x'.join(map(str, self.w.shape))}"
+
+    def out_shape(self, x_shape: Shape) -> Shape:
+        check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
+        return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.w.shape[3])
+
+    def forward(self, x: Array, *, mem: Memory | None = None, **_: Any) -> tuple[Array, None]:
+        self.out_shape(x.shape)
+        return kernels.conv(x, self.w, self.b, self.window, groups=self.groups, mem=mem), None
+
+    def backward(self, dzdy: Array, *, x_shape: Shape, mem: Memory | None = None, **_: Any) -> Array:
+        return kernels.conv_backward(dzdy, self.w, self.window, x_shape=x_shape, groups=self.groups, mem=mem)
+
+    def backward_params(
+        self, dzdy: Array, *, x: Array, mem: Memory | None = None, **_: Any
+    ) -> dict[str, Array]:
+        dzdw = kernels.conv_backward_w(dzdy, x, self.window, groups=self.groups, mem=mem)
+        return {"w": dzdw} if self.b is None else {"w": dzdw, "b": per_channel(dzdy)}
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Layer):
+    """A convolution run backwards: every pixel of x stamps the filters, weighted, onto a larger image.
+
+        y[n, pixel under tap t of window (i,j), k] += x[n,i,j,c] * w[t,k,c]
+
+    Forward here is `Conv.backward` of the convolution with the same window, and backward is its forward. The
+    window's stride enlarges, its pad crops; `extra` rows and columns at the bottom and right settle a size
+    that strides leave open.
+    """
+
+    w: Array = field(repr=False, metadata=PARAM)  # (kh, kw, K/groups, C)
+    b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
+    window: Window
+    groups: int = 1
+    extra: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def random(
+        cls,
+        rng: np.random.Generator | None,
+        kernel: int | Sequence[int],
+        c: int,
+        k: int,
+        *,
+        groups: int = 1,
+        bias: bool = True,
+        extra: tuple[int, int] = (0, 0),
+        **geometry: Any,
+    ) -> Self:
+        """Filters that make k channels out of c; the geometry is that of the convolution it transposes."""
+        window = Window.of(kernel, **geometry)
+        shape = (*window.kernel, k // groups, c)
+        fan_in = max(1, prod(shape) // groups // (k // groups) // prod(window.stride))
+        return cls(drawn(rng, shape, fan_in), _zeros(rng, k) if bias else None, window, groups, extra)
+
+    def __post_init__(self) -> None:
+        k = self.w.shape[2] * self.groups
+        _check_bank("ConvTranspose", self.w, self.b, self.window, k, self.w.shape[3], self.groups)
+        if self.window.ceil or not all(
+            0 <= e < s for e, s in zip(self.extra, self.window.stride, strict=True)
+        ):
+            raise UsageError(
+                f"ConvTranspose has extra {self.extra} and stride {self.window.stride}: "
+                f"extra must be from 0 to less than the stride, and the window without ceil"
+            )
+
+    def __str__(self) -> str:
+        return f"ConvTranspose {'x'.join(map(str, self.w.shape))}"
+
+    def out_shape(self, x_shape: Shape) -> Shape:
+        check_channels(str(self), self.w.shape[3], x_shape)
+        (top, bottom, left, right), (eh, ew), (sy, sx) = (
+            self.window.pad,
+            self.window.extent,
+            self.window.stride,
+        )
+        h = (x_shape[1] - 1) * sy + eh - top - bottom + self.extra[0]
+        w = (x_shape[2] - 1) * sx + ew - left - right + self.extra[1]
+        if h < 1 or w < 1:
+            raise ShapeError(
+                f"{self} crops {x_shape} by {self.window.pad} to {h}x{w}; use a larger x or less pad"
+            )
+        return (x_shape[0], h, w, self.w.shape[2] * self.groups)
+
+    def forward(self, x: Array, *, mem: Memory | None = None, **_: Any) -> tuple[Array, None]:
+        shape = self.out_shape(x.shape)
+        y = kernels.conv_backward(x, self.w, self.window, x_shape=shape, groups=self.groups, mem=mem)
+        return y if self.b is None else y + self.b, None
+
+    def backward(self, dzdy: Array, *, mem: Memory | None = None, **_: Any) -> Array:
+        return kernels.conv(dzdy, self.w, None, self.window, groups=self.groups, mem=mem)
+
+    def backward_params(
+        self, dzdy: Array, *, x: Array, mem: Memory | None = None, **_: Any
+    ) -> dict[str, Array]:
+        dzdw = kernels.conv_backward_w(x, dzdy, self.window, groups=self.groups, mem=mem)
+        return {"w": dzdw} if self.b is None else {"w": dzdw, "b": per_channel(dzdy)}
+
+
+@dataclass(frozen=True, eq=False)
+class FC(Layer):
+    """Every output sees every number of the input: a convolution whose one window is the whole map.
+
+        y[n,0,0,k] = b[k] + sum over i, j, c of  x[n,i,j,c] * w[i,j,c,k]
+
+    The map must have just the size it was trained on; a vector is a map of one pixel. `as_conv` lifts that
+    bound.
+    """
+
+    w: Array = field(repr=False, metadata=PARAM)  # (h, w, C, K)
+    b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
+
+    @classmethod
+    def random(
+        cls, rng: np.random.Generator | None, x_size: Sequence[int], k: int, *, bias: bool = True
+    ) -> Self:
+        """k outputs for maps of x_size = (h, w, c). No rng: no weights yet."""
+        return cls(drawn(rng, (*x_size, k), prod(x_size)), _zeros(rng, k) if bias else None)
+
+    def __post_init__(self) -> None:
+        _check_bank("FC", self.w, self.b, None, self.w.shape[3], self.w.shape[3], 1)
+
+    def __str__(self) -> str:
+        return f"FC {'x'.join(map(str, self.w.shape))}"
+
+    def out_shape(self, x_shape: Shape) -> Shape:
+        trained = self.w.shape[:3]
+        if x_shape[1:] == trained:
+            return (x_shape[0], 1, 1, self.w.shape[3])
+        reason = f"{self} was trained on maps of {trained}, x has {x_shape[1:]}"
+        if x_shape[3] == trained[2] and x_shape[1] >= trained[0] and x_shape[2] >= trained[1]:
+            reason += ": give images of the trained size, or slide it over the map: net.as_convolutional()"
+        elif prod(x_shape[1:]) == prod(trained):
+            reason += ": the same count in another shape; Flatten before, or w.reshape(h, w, c, k)"
+        else:
+            reason += ": give images of the trained size"
+        raise ShapeError(reason)
+
+    def forward(self, x: Array, **_: Any) -> tuple[Array, None]:
+        shape = self.out_shape(x.shape)
+        y = x.reshape(len(x), -1) @ self._flat_w  # (N, K)
+        if self.b is not None:
+            y += self.b
+        return y.reshape(shape), None
+
+    def backward(self, dzdy: Array, *, x_shape: Shape, **_: Any) -> Array:
+        return (dzdy.reshape(len(dzdy), -1) @ self._flat_w.T).reshape(x_shape)
+
+    def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> dict[str, Array]:
+        dzdw = x.reshape(len(x), -1).T @ dzdy.reshape(len(dzdy), -1)  # (H*W*C, K)
+        return {"w": dzdw.reshape(self.w.shape)} | ({} if self.b is None else {"b": per_channel(dzdy)})
+
+    def as_conv(self, x_size: Shape | None = None) -> Conv:
+        """The same numbers as filters that slide; x_size (h, w, c) undoes a Flatten that came before."""
+        w = self.w if x_size is None else self.w.reshape(*x_size, self.w.shape[3])
+        return Conv(w, self.b, Window.of(w.shape[:2]))
+
+    @property
+    def _flat_w(self) -> Array:
+        return self.w.reshape(-1, self.w.shape[3])  # (H*W*C, K)
+
+
+def _zeros(rng: np.random.Generator | None, k: int) -> Array:
+    return np.zeros(k, "float32") if rng is not None else drawn(None, (k,), 1)
+
+
+def _check_bank(
+    what: str, w: Array, b: Array | None, window: Window | None, k: int, split: int, groups: int
+) -> None:
+    """A bank of filters agrees with its window, its bias and its groups."""
+    if w.ndim != 4:
+        raise ShapeError(f"{what} wants filters (kh, kw, in, out), found an array of shape {w.shape}")
+    if window is not None and w.shape[:2] != window.kernel:
+        raise ShapeError(
+            f"{what} has filters of {w.shape[0]}x{w.shape[1]} and a window of {window.kernel}; make them "
+            "agree"
+        )
+    if b is not None and b.shape != (k,):
+        raise ShapeError(f"{what} makes {k} channels and wants a bias of shape ({k},), found {b.shape}")
+    if groups < 1 or split % groups:
+        raise ShapeError(
+            f"{what} cannot share {split} filters among {groups} groups; the groups must divide them"
+        )

@@ -1,0 +1,58 @@
+"""Dropout: in training, forget numbers at random, so that no feature may rely on another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minidnn.arrays import Array, xp_of
+from minidnn.errors import ShapeError, UsageError
+from minidnn.layers.base import BUFFER, Layer, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Dropout(Layer):
+    """In training  y = x * mask  with mask = 0 for a share `rate` of the numbers, else 1 / (1 - rate); in
+    test y = x.
+
+        dzdx = dzdy * mask
+
+    The kept ones are scaled up in training ("inverted"), so that testing needs no change (Srivastava et al.
+    2014, section 10). The mask is forward's aux; `frozen` is one handed back in, and then nothing is drawn.
+    """
+
+    rate: float = 0.5
+    frozen: Array | None = field(default=None, repr=False, metadata=BUFFER)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise UsageError(f"Dropout at rate {self.rate}; give a share from 0 to less than 1")
+
+    def out_shape(self, x_shape: Shape) -> Shape:
+        if self.frozen is not None and self.frozen.shape[1:] != x_shape[1:]:
+            raise ShapeError(
+                f"Dropout has a frozen mask {self.frozen.shape}, x has {x_shape}; use it on that size"
+            )
+        return x_shape
+
+    def forward(
+        self, x: Array, *, mode: str = "test", rng: np.random.Generator | None = None, **_: Any
+    ) -> tuple[Array, Array | None]:
+        self.out_shape(x.shape)
+        if mode != "train":
+            return x, None
+        mask = self.frozen if self.frozen is not None else self._draw(x, rng)
+        return x * mask, mask
+
+    def backward(self, dzdy: Array, *, aux: Array | None, **_: Any) -> Array:
+        return dzdy if aux is None else dzdy * aux
+
+    def _draw(self, x: Array, rng: np.random.Generator | None) -> Any:
+        if rng is None:
+            raise UsageError('Dropout in mode="train" draws a mask: give rng=numpy.random.default_rng(seed)')
+        kept = (
+            rng.random(x.shape, "float32") >= self.rate
+        )  # drawn on the host: one seed, one mask on every device
+        return xp_of(x).asarray(kept.astype(x.dtype) / x.dtype.type(1 - self.rate))

@@ -1,0 +1,136 @@
+"""Normalisation: by the neighbours of a number, or by the statistics of its channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from minidnn import kernels
+from minidnn.arrays import Array, xp_of
+from minidnn.errors import ShapeError, UsageError
+from minidnn.layers.base import BUFFER, PARAM, Layer, Shape, per_channel
+
+
+@dataclass(frozen=True, eq=False)
+class LRN(Layer):
+    """Divide each number by the energy of its neighbours across channels (Krizhevsky et al. 2012, section
+    3.3).
+
+        L_k = kappa + alpha * sum over q in Q(k) of x_q²          y_k = x_k * L_k^-beta
+        dzdx_k = dzdy_k * L_k^-beta - 2 alpha beta x_k * sum over j whose Q(j) holds k of  dzdy_j x_j
+        L_j^-(beta+1)
+
+    Q(k) reaches from k - floor((size-1)/2) to k + ceil((size-1)/2): an even size leans forward, and its way
+    back leans backward. alpha is for one number, as in MatConvNet; Caffe states it for the whole window
+    (alpha = Caffe's / size).
+    """
+
+    size: int = 5
+    kappa: float = 1.0
+    alpha: float = 1e-4 / 5
+    beta: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f"{type(self).__name__} over {self.size} neighbours; give at least 1")
+
+    def forward(self, x: Array, **_: Any) -> tuple[Array, Array]:
+        energy = self.kappa + self.alpha * self._sum_over_mine(x * x)
+        return x * energy**-self.beta, energy
+
+    def backward(self, dzdy: Array, *, x: Array, aux: Array, **_: Any) -> Array:
+        energy = aux
+        shared = self._sum_over_whose_i_am(dzdy * x * energy ** (-self.beta - 1))
+        return dzdy * energy**-self.beta - 2 * self.alpha * self.beta * x * shared
+
+    def _sum_over_mine(self, x: Array) -> Array:
+        return kernels.channel_sum(x, before=(self.size - 1) // 2, after=self.size // 2)
+
+    def _sum_over_whose_i_am(self, x: Array) -> Array:
+        return kernels.channel_sum(x, before=self.size // 2, after=(self.size - 1) // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class LRNWithin(LRN):
+    """LRN whose neighbours are the size x size pixels around, in the same channel; what lies outside counts
+    as 0.
+
+    The same formulas with Q(i,j) that square. alpha is for one pixel (Caffe's / size²); size is odd, so the
+    square is the same both ways.
+    """
+
+    size: int = 3
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % 2 == 0:
+            raise UsageError(f"LRNWithin has a square of {self.size} pixels; give an odd number")
+
+    def _sum_over_mine(self, x: Array) -> Array:
+        return kernels.square_sum(x, self.size // 2)
+
+    _sum_over_whose_i_am = _sum_over_mine
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each channel over one batch, for the trainer to fold into the running ones."""
+
+    mean: Array
+    var: Array
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Layer):
+    """Give every channel mean 0 and variance 1, then the scale and shift that it learns (Ioffe & Szegedy
+    2015).
+
+        x̂ = (x - mean) / sqrt(var + eps)          y = gamma * x̂ + beta
+
+    In test mode mean and var are the stored ones, so  dzdx = dzdy * gamma / sqrt(var + eps).  In training
+    they are those of the batch, which x moves too:
+        dzdx = gamma / sqrt(var + eps) * (dzdy - mean(dzdy) - x̂ * mean(dzdy * x̂)),   means over images and
+        places.
+    """
+
+    gamma: Array = field(repr=False, metadata=PARAM)  # (C,)
+    beta: Array = field(repr=False, metadata=PARAM)  # (C,)
+    mean: Array = field(repr=False, metadata=BUFFER)  # (C,)
+    var: Array = field(repr=False, metadata=BUFFER)  # (C,): the mean square, not divided by n - 1
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        shapes = {a.shape for a in (self.gamma, self.beta, self.mean, self.var)}
+        if len(shapes) != 1 or self.gamma.ndim != 1:
+            raise ShapeError(
+                f"BatchNorm wants gamma, beta, mean and var of one length, found {sorted(shapes)}"
+            )
+
+    def out_shape(self, x_shape: Shape) -> Shape:
+        if x_shape[3] != len(self.gamma):
+            raise ShapeError(
+                f"BatchNorm wants {len(self.gamma)} channels, x has {x_shape[3]} (shape {x_shape})"
+            )
+        return x_shape
+
+    def forward(self, x: Array, *, mode: str = "test", **_: Any) -> tuple[Array, Moments | None]:
+        self.out_shape(x.shape)
+        batch = Moments(x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))) if mode == "train" else None
+        return self.gamma * self._normal(x, batch) + self.beta, batch
+
+    def backward(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> Array:
+        dnormal = self.gamma * dzdy
+        if aux is not None:
+            normal, places = self._normal(x, aux), x.size // x.shape[3]
+            dnormal = (
+                dnormal - per_channel(dnormal) / places - normal * (per_channel(dnormal * normal) / places)
+            )
+        return dnormal / self._deviation(aux)
+
+    def backward_params(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> dict[str, Array]:
+        return {"gamma": per_channel(dzdy * self._normal(x, aux)), "beta": per_channel(dzdy)}
+
+    def _normal(self, x: Array, batch: Moments | None) -> Array:
+        return (x - (self.mean if batch is None else batch.mean)) / self._deviation(batch)
+
+    def _deviation(self, batch: Moments | None) -> Array:
+        var = self.var if batch is None else batch.var
+        return xp_of(var).sqrt(var + self.eps)

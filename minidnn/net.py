@@ -1,0 +1,314 @@
+"""A net runs an image forward to any layer and a gradient back from any layers. It is never changed by a run.
+
+All that a run computes is in its `Res`, so one net serves any number of runs at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter
+from typing import Any, Self
+
+import numpy as np
+
+from minidnn.arrays import Array, synchronize, xp_of
+from minidnn.errors import DivergedError, ShapeError, StaleResError, UsageError, WeightsError
+from minidnn.graph import Handle, Node, noted
+from minidnn.layers import Layer
+from minidnn.layers.base import reads
+from minidnn.params import Weighted
+from minidnn.res import Res, Slot
+
+Rules = Mapping[
+    type[Layer] | str, Callable[..., Any]
+]  # in place of the backward of a kind of layer, or of one by name
+
+
+class Net(Weighted):
+    """`Net([Node("conv1", Conv(...), ("data",)), ...])`, or `Net.chain({"conv1": Conv(...), ...})`.
+
+    `input_shape` is the (h, w, c) of the images it was made for; then all shapes are checked at once.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        input: str = "data",
+        *,
+        input_shape: tuple[int, int, int] | None = None,
+        preprocess: Any = None,
+        classes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(nodes, input, input_shape=input_shape, preprocess=preprocess, classes=tuple(classes))
+        self.input_shape, self.preprocess, self.classes = input_shape, preprocess, tuple(classes)
+        if input_shape is not None:
+            self.shapes((1, *input_shape))
+
+    @classmethod
+    def chain(cls, layers: Mapping[str, Layer], input: str = "data", **about: Any) -> Self:
+        """Every layer reads the one before."""
+        before = [input, *layers]
+        return cls(
+            [Node(name, layer, (before[i],)) for i, (name, layer) in enumerate(layers.items())],
+            input,
+            **about,
+        )
+
+    # The three verbs.
+
+    def init_res(self, *, sync: bool = False) -> Res:
+        """An empty run of this net; with `sync` its seconds are true on a GPU too."""
+        return Res(self.names, self.name_of, sync=sync)
+
+    def forwardto(
+        self,
+        res: Res,
+        layer: Handle | Sequence[Handle],
+        image: Array | None = None,
+        *,
+        start: Handle | None = None,
+        mode: str = "test",
+        rng: np.random.Generator | None = None,
+        keep: str | Sequence[Handle] = "all",
+    ) -> Any:
+        """Run up to this layer and hand back its output; for a list of layers, a dict of theirs.
+
+        An image (N, H, W, C) starts afresh. Without one only what is not there yet is computed; with `start`,
+        all that depends on that slot, which the caller may have edited. `keep` is "all"; or "needed", what
+        the way back reads (in training also for the weights); or the names of slots to keep, "needed" among
+        them to keep both.
+        """
+        targets = self.names_of(layer)
+        if mode not in ("test", "train"):
+            raise UsageError(f'no mode {mode!r}; there are "test" and "train"')
+        kept = {word if word in ("all", "needed") else self.name_of(word) for word in _listed(keep)}
+        if image is not None:
+            if start is not None:
+                raise UsageError("an image and start=... at once: a new image starts at the beginning")
+            image = self._fit_to_run(image, targets)
+            for slot in res.values():
+                slot.clear()
+            res[self.input].x = image
+        elif start is not None:
+            self._require(res[start], self.name_of(start))
+            for name in self.descendants([self.name_of(start)]):
+                res[name].clear()
+        nodes = self._missing(res, targets, mode)
+        for node in nodes:
+            self._forward(res, node, mode, rng)
+            if "all" not in kept:
+                self._let_go(res, node, nodes, kept.union(targets), mode)
+        return res[targets[0]].x if isinstance(layer, Handle) else {name: res[name].x for name in targets}
+
+    def backwardfrom(
+        self,
+        res: Res,
+        seeds: Mapping[Handle, Array],
+        *,
+        params: bool = False,
+        rules: Rules | None = None,
+        to: Handle | Sequence[Handle] | None = 0,
+        accumulate: bool = False,
+    ) -> Any:
+        """Send the derivatives {layer: dz/dx} back, and hand back dz/dx at `to`: the image, unless another is
+        named.
+
+        For a list of layers that is a dict, ready to be the seeds for going on. `params` also fills the
+        slots' dzdw, of every layer on the way; `accumulate` adds to those that are there. With to=None no
+        gradient by the image is made, as for training. `rules` puts other ways back in the place of a layer's
+        own (minidnn.rules).
+        """
+        by_name = {self.name_of(name): seed for name, seed in seeds.items()}
+        goals = () if to is None else self.names_of(to)
+        rules = {
+            key if isinstance(key, type) else self.name_of(key): rule for key, rule in (rules or {}).items()
+        }
+        on_the_way = self.ancestors(by_name) & (
+            set(self.names[1:]) if to is None else self.descendants(goals)
+        )
+        wanted = on_the_way.union(goals)  # the slots that get a dzdx
+        self._check_seeds(res, by_name, goals, wanted)
+        for name in wanted:
+            res[name].dzdx = None
+        for name, seed in by_name.items():
+            res[name].dzdx = seed.astype(res[self.input].x.dtype, copy=False)
+        for node in reversed(self.nodes):
+            if node.name in on_the_way:
+                self._backward(res, node, rules, wanted, params, accumulate)
+        if to is None:
+            return None
+        return res[goals[0]].dzdx if isinstance(to, Handle) else {name: res[name].dzdx for name in goals}
+
+    # One layer each way.
+
+    def _forward(self, res: Res, node: Node, mode: str, rng: np.random.Generator | None) -> None:
+        slot, began = res[node.name], perf_counter()
+        with noted(node):
+            xs = [res[name].x for name in node.inputs]
+            slot.x, slot.aux = node.layer.forward(*xs, mem=res.mem, mode=mode, rng=rng)
+        if res.sync:
+            synchronize(slot.x)
+        slot.mode, slot.aux_dropped, slot.seconds = mode, False, perf_counter() - began
+
+    def _backward(
+        self,
+        res: Res,
+        node: Node,
+        rules: Mapping[Any, Callable],
+        wanted: set[str],
+        params: bool,
+        accumulate: bool,
+    ) -> None:
+        slot, began, layer = res[node.name], perf_counter(), node.layer
+        rule = rules.get(node.name, rules.get(type(layer)))
+        with noted(node):
+            if params and layer.params:
+                dzdw = layer.backward_params(slot.dzdx, **self._state(res, node, layer.backward_params))
+                slot.dzdw = _added(slot.dzdw, dzdw) if accumulate else dzdw
+            if not wanted.isdisjoint(node.inputs):
+                if rule is None:
+                    dzdx = layer.backward(slot.dzdx, **self._state(res, node, layer.backward))
+                else:
+                    dzdx = rule(layer, slot.dzdx, **self._state(res, node, rule))
+                for name, part in zip(node.inputs, dzdx if isinstance(dzdx, tuple) else (dzdx,), strict=True):
+                    into = res[name]
+                    if (
+                        name in wanted
+                    ):  # what meets is added in reverse node order, out of place: joins hand back views
+                        into.dzdx = part if into.dzdx is None else into.dzdx + part
+        if res.sync:
+            synchronize(slot.dzdx)
+        slot.backward_seconds = perf_counter() - began
+
+    def _state(self, res: Res, node: Node, method: Callable) -> dict[str, Any]:
+        """What a backward asks for by its signature, and what is always there."""
+        slot, one = res[node.name], len(node.inputs) == 1
+        shapes = tuple(res[name].shape for name in node.inputs)
+        state = {"x_shape": shapes[0] if one else shapes, "mem": res.mem, "mode": slot.mode}
+        asked = reads(method)
+        if "x" in asked:
+            xs = tuple(self._require(res[name], name).x for name in node.inputs)
+            state["x"] = xs[0] if one else xs
+        if "y" in asked:
+            state["y"] = self._require(slot, node.name).x
+        if "aux" in asked:
+            if slot.aux_dropped:
+                raise StaleResError(
+                    f"what {node.name!r} remembered was dropped: forwardto with keep='all' or 'needed'"
+                )
+            state["aux"] = slot.aux
+        return state
+
+    # What to run, what to keep.
+
+    def _missing(self, res: Res, targets: Iterable[str], mode: str) -> list[Node]:
+        """The nodes that must run before all targets are there, in order."""
+        wanted, nodes = set(targets), []
+        for node in reversed(self.nodes):
+            slot = res[node.name]
+            if node.name in wanted and slot.x is None:
+                if slot.shape is not None and "train" in (mode, slot.mode):
+                    raise StaleResError(
+                        f"slot {node.name!r} was dropped, and in training running it again would not give "
+                        "the same: "
+                        f"forwardto with keep='all', or with the image again"
+                    )
+                if node.name in self.without_weights:
+                    raise WeightsError(
+                        f"{node.name!r} has no weights yet, only their shapes; draw some (rng=...) or load "
+                        "some"
+                    )
+                wanted.update(node.inputs)
+                nodes.append(node)
+        if nodes and self.input in wanted:
+            self._require(res[self.input], self.input)
+        return nodes[::-1]
+
+    def _let_go(self, res: Res, node: Node, nodes: list[Node], kept: set[str], mode: str) -> None:
+        """Drop what neither the rest of this pass nor the way back will read, now that this node has run."""
+        to_run = nodes[nodes.index(node) + 1 :]
+        for name in {node.name, *node.inputs} - kept - {self.input}:
+            if not any(name in later.inputs for later in to_run):
+                res[name].drop_x(unless="needed" in kept and self._is_read_back(name, mode))
+        if node.name not in kept:
+            res[node.name].drop_aux(unless="needed" in kept and "aux" in _reads_back(node.layer, mode))
+
+    def _is_read_back(self, name: str, mode: str) -> bool:
+        if "y" in _reads_back(self.node(name).layer, mode):
+            return True
+        return any(name in node.inputs and "x" in _reads_back(node.layer, mode) for node in self.nodes)
+
+    def _require(self, slot: Slot, name: str) -> Slot:
+        if slot.x is None and slot.shape is None:
+            raise StaleResError(f"slot {name!r} is empty: call forwardto(res, {name!r}, image) first")
+        if slot.x is None:
+            raise StaleResError(
+                f"the x of slot {name!r} was dropped: forwardto with keep='all', or {name!r} among the kept"
+            )
+        return slot
+
+    # What comes in.
+
+    def _fit_to_run(self, image: Array, targets: Iterable[str]) -> Array:
+        """The image as the net computes with it, or an error that says why it cannot; integers become
+        float32."""
+        xp = xp_of(image, *list(self.params.values())[:1])
+        if image.ndim != 4:
+            hint = "; image[None] makes a batch of one" if image.ndim == 3 else ""
+            raise ShapeError(f"an image is (N, H, W, C), found {image.shape}{hint}")
+        if len(image) == 0:
+            raise ShapeError(f"a batch of zero images (shape {image.shape}); give at least one")
+        if image.dtype.kind not in "fiub":
+            raise UsageError(f"an image holds real numbers, found {image.dtype}")
+        self.shapes(image.shape, upto=targets)
+        if image.dtype not in (np.float32, np.float64):
+            image = image.astype(np.float32)
+        finite = xp.isfinite(image)
+        if not finite.all():
+            place = tuple(int(axis[0]) for axis in xp.nonzero(~finite))
+            raise DivergedError(
+                f"the image has {int((~finite).sum())} of {image.size} numbers that are NaN or infinite, "
+                f"the first at {place}; look where it came from"
+            )
+        return image.astype(xp.result_type(image, self.dtype), copy=False)
+
+    def _check_seeds(
+        self, res: Res, seeds: Mapping[str, Array], goals: tuple[str, ...], wanted: set[str]
+    ) -> None:
+        if not seeds:
+            raise UsageError("backwardfrom without seeds; give {layer: dz/dx of its output}")
+        for name, seed in seeds.items():
+            slot = res[name]
+            if slot.shape is None:
+                self._require(slot, name)
+            xp_of(seed, self._require(res[self.input], self.input).x)
+            if seed.shape != slot.shape:
+                raise ShapeError(
+                    f"the seed for {name!r} is {seed.shape}, its output is {slot.shape}; they must be the "
+                    "same"
+                )
+            if name not in wanted:
+                raise UsageError(
+                    f"the seed for {name!r} never reaches {' or '.join(map(repr, goals))}; leave it out"
+                )
+        reached = self.ancestors(seeds)
+        for goal in goals:
+            if goal not in reached:
+                raise UsageError(
+                    f"no gradient reaches {goal!r} from {', '.join(map(repr, seeds))}; seed a layer after it"
+                )
+
+
+def _reads_back(layer: Layer, mode: str) -> frozenset[str]:
+    """What the way back through this layer reads; in training that includes its weights' gradients."""
+    return reads(type(layer).backward) | (
+        reads(type(layer).backward_params) if mode == "train" else frozenset()
+    )
+
+
+def _added(old: dict[str, Array], new: dict[str, Array]) -> dict[str, Array]:
+    return {name: old[name] + new[name] if name in old else new[name] for name in new}
+
+
+def _listed(keep: str | Sequence[Handle]) -> Sequence[Handle]:
+    return [keep] if isinstance(keep, Handle) else keep

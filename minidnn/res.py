@@ -1,0 +1,138 @@
+"""Everything that belongs to one run: what each layer said, and what came back to it. The net itself never
+changes.
+
+As in MatConvNet's `res`, but a slot keeps all of one layer together: its output, and the derivatives by that
+output and by that layer's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from minidnn.arrays import Array, to_device, xp_of
+
+
+class Scratch:
+    """Room for intermediate results, one growing block for each dtype and library: fresh memory is slow
+    memory.
+
+    A piece is good until the next one is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[Any, Any], Array] = {}
+
+    def scratch(self, shape: tuple[int, ...], like: Array) -> Array:
+        key, size = (xp_of(like), like.dtype), prod(shape)
+        if key not in self._blocks or self._blocks[key].size < size:
+            self._blocks.pop(key, None)  # let go of the old block before the larger one is made
+            self._blocks[key] = xp_of(like).empty(size, like.dtype)
+        return self._blocks[key][:size].reshape(shape)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.nbytes for block in self._blocks.values())
+
+
+@dataclass
+class Slot:
+    """One layer in one run.
+
+    x is its output; aux what it remembered for the way back (switches, masks, moments).
+    """
+
+    x: Array = None
+    aux: Any = None
+    dzdx: Array = None
+    dzdw: dict[str, Array] = field(default_factory=dict)
+    mode: str = "test"
+    seconds: float = 0.0  # forward, the last time it ran
+    backward_seconds: float = 0.0  # both gradients, the last time
+    dropped_shape: tuple[int, ...] | None = None  # of an x that was computed and let go again
+    aux_dropped: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of x, also after x was dropped; None if this layer has not run."""
+        return self.dropped_shape if self.x is None else self.x.shape
+
+    @property
+    def nbytes(self) -> int:
+        """What this slot holds on to."""
+        return sum(array.nbytes for array in _arrays_in((self.x, self.aux, self.dzdx, self.dzdw)))
+
+    def clear(self) -> None:
+        """Forget the image; the weight gradients stay, so that sub-batches can be added up."""
+        self.x = self.aux = self.dzdx = self.dropped_shape = None
+        self.aux_dropped = False
+
+    def drop_x(self, *, unless: bool) -> None:
+        """Let go of the output, but remember its shape."""
+        if not unless and self.x is not None:
+            self.dropped_shape, self.x = self.x.shape, None
+
+    def drop_aux(self, *, unless: bool) -> None:
+        """Let go of what the layer remembered."""
+        if not unless and self.aux is not None:
+            self.aux, self.aux_dropped = None, True
+
+
+class Res(Mapping[str, Slot]):
+    """The slots of one run by layer name, or by number as the summary counts (0 is the image).
+
+    One run is one user: threads each make their own. `sync` waits for the device after each layer, so that
+    the seconds on the slots are those of the work and not those of handing it in.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], name_of: Callable[[str | int], str], *, sync: bool = False
+    ) -> None:
+        self._slots = {name: Slot() for name in names}
+        self._name_of = name_of
+        self.sync = sync
+        self.mem = Scratch()
+
+    def __getitem__(self, layer: str | int) -> Slot:
+        return self._slots[self._name_of(layer)]
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self._slots
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def nbytes(self) -> int:
+        """What the run holds on to, scratch included."""
+        return sum(slot.nbytes for slot in self.values()) + self.mem.nbytes
+
+    def to(self, device: str) -> Res:
+        """The same run on that device, also in the middle of a pass; this one stays as it is."""
+        moved = Res(tuple(self), self._name_of, sync=self.sync)
+        for name, slot in self.items():
+            arrays = {part: _mapped(getattr(slot, part), device) for part in ("x", "aux", "dzdx", "dzdw")}
+            moved._slots[name] = replace(slot, **arrays)
+        return moved
+
+
+def _arrays_in(part: Any) -> Iterator[Array]:
+    if isinstance(part, dict | tuple):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _arrays_in(inner)
+    elif part is not None:
+        yield part
+
+
+def _mapped(part: Any, device: str) -> Any:
+    if isinstance(part, dict):
+        return {name: _mapped(inner, device) for name, inner in part.items()}
+    if isinstance(part, tuple):
+        inners = [_mapped(inner, device) for inner in part]
+        return type(part)(*inners) if hasattr(part, "_fields") else tuple(inners)
+    return part if part is None else to_device(part, device)

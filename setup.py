@@ -1,0 +1,4 @@
+"""Everything is in pyproject.toml."""
+from setuptools import setup
+
+setup()

@@ -1,0 +1,1 @@
+"""Foreign weight files into the HDF5 that minidnn reads."""
