@@ -25,6 +25,9 @@ class ReLU(Layer):
     def backward(self, dzdy: Array, *, y: Array, **_: Any) -> Array:
         return dzdy * (y > 0)
 
+    def pieces(self, *, y: Array, **_: Any) -> Array:
+        return y > 0
+
 
 @dataclass(frozen=True, eq=False)
 class LeakyReLU(Layer):
@@ -40,6 +43,9 @@ class LeakyReLU(Layer):
 
     def backward(self, dzdy: Array, *, x: Array, **_: Any) -> Array:
         return xp_of(dzdy, x).where(x > 0, dzdy, self.leak * dzdy)
+
+    def pieces(self, *, x: Array, **_: Any) -> Array:
+        return x > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,9 @@ class PReLU(Layer):
     def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> dict[str, Array]:
         dslope = per_channel(dzdy * xp_of(dzdy, x).minimum(x, 0))
         return {"slope": dslope if self.slope.shape == dslope.shape else dslope.sum(keepdims=True)}
+
+    def pieces(self, *, x: Array, **_: Any) -> Array:
+        return x > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +136,7 @@ class GradientReversal(Layer):
 
     def backward(self, dzdy: Array, **_: Any) -> Array:
         return -self.factor * dzdy
+
+    @property
+    def gradient_factor(self) -> float:
+        return -self.factor

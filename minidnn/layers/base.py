@@ -20,14 +20,14 @@ from minidnn.errors import MismatchError, ShapeError, UnknownLayerError, did_you
 Shape = tuple[int, ...]  # (n, h, w, c)
 
 
-# The metadata of a field that holds an array: trained (or None, and the layer goes without); stored and moved only.
+# The metadata of a field that holds an array to be trained (or None), or one that is only kept and moved.
 PARAM = {"role": "param"}
 BUFFER = {"role": "buffer"}
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One step of a network. Subclasses give `forward` and `backward`; those with params also `backward_params`.
+    """One step of a network. Subclasses give `forward` and `backward`, and `backward_params` if they learn.
 
     A backward names in its signature the state it needs, and the engine hands over just that: `x` the input,
     `y` the output, `aux` what forward returned beside it. Always there are `x_shape`, `mem` and `mode`.
@@ -75,6 +75,18 @@ class Layer:
     def backward_params(self, dzdy: Array, *_: Any, **state: Any) -> dict[str, Array]:
         """{name: dz/dparam} with the keys of `params`."""
         return {}
+
+    @property
+    def gradient_factor(self) -> float:
+        """backward over the true gradient: 1, except where a layer tells another tale on purpose."""
+        return 1.0
+
+    def pieces(self, *_: Any, **state: Any) -> Array | None:
+        """For a layer made of pieces (y > 0 or not, this tap or that): on which one each number is.
+
+        None: smooth.
+        """
+        return None
 
 
 @cache

@@ -38,6 +38,9 @@ class MaxPool(Layer):
     def backward(self, dzdy: Array, *, aux: Array, x_shape: Shape, **_: Any) -> Array:
         return kernels.unpool(dzdy, aux, x_shape, self.window)
 
+    def pieces(self, *, aux: Array, **_: Any) -> Array:
+        return aux
+
 
 @dataclass(frozen=True, eq=False)
 class MaxUnpool(Layer):
@@ -66,6 +69,9 @@ class MaxUnpool(Layer):
 
     def backward(self, dzdy: Array, *, aux: Array, **_: Any) -> tuple[Array, Array]:
         return kernels.pool_by_switch(dzdy, aux, self.window), xp_of(dzdy).zeros(dzdy.shape, dzdy.dtype)
+
+    def pieces(self, *, aux: Array, **_: Any) -> Array:
+        return aux
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,133 @@
+"""A device that is not there: arrays as strict as CuPy's, so that host arrays leaking into device code fail here too.
+
+A FakeArray refuses to become a NumPy array and to meet one; its library has only the names that CuPy has
+(cupy_names.txt lists those of CuPy 14). What is computed is computed by NumPy, so the numbers are the same.
+"""
+
+from __future__ import annotations
+
+import operator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from minidnn.arrays import Backend
+
+NAMES = frozenset((Path(__file__).parent / "cupy_names.txt").read_text().split())
+REFUSED = "Implicit conversion to a NumPy array is not allowed"
+
+
+class FakeArray:
+    __array_ufunc__ = None  # NumPy arrays then leave every operator to us
+
+    def __init__(self, host):
+        self.host = host
+
+    def __array__(self, *_, **__):
+        raise TypeError(REFUSED)
+
+    def __getattr__(self, name):
+        found = getattr(self.host, name)
+        return _wrapped(found) if callable(found) else _lift(found)
+
+    def __getitem__(self, key):
+        return _lift(self.host[_lower(key)])
+
+    def __setitem__(self, key, value):
+        self.host[_lower(key)] = _lower(value)
+
+    def __len__(self):
+        return len(self.host)
+
+    def __bool__(self):
+        return bool(self.host)
+
+    def __int__(self):
+        return int(self.host)
+
+    def __float__(self):
+        return float(self.host)
+
+    def __iter__(self):
+        return (_lift(part) for part in self.host)
+
+    def __repr__(self):
+        return f"FakeArray{self.host.shape}"
+
+
+def _operator(name):
+    plain = getattr(operator, name, None) or getattr(operator, f"__{name}__")
+
+    def forward(self, other):
+        return _lift(plain(self.host, _lower(other)))
+
+    def backward(self, other):
+        return _lift(plain(_lower(other), self.host))
+
+    def in_place(self, other):
+        self.host[...] = plain(self.host, _lower(other))
+        return self
+
+    return forward, backward, in_place
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor"):
+    _plain = _name.rstrip("_")
+    _forward, _backward, _in_place = _operator(_name)
+    setattr(FakeArray, f"__{_plain}__", _forward)
+    setattr(FakeArray, f"__r{_plain}__", _backward)
+    setattr(FakeArray, f"__i{_plain}__", _in_place)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(FakeArray, f"__{_name}__", _operator(_name)[0])
+FakeArray.__hash__ = object.__hash__
+for _name in ("neg", "invert", "abs", "pos"):
+    setattr(FakeArray, f"__{_name}__", lambda self, plain=getattr(operator, _name): _lift(plain(self.host)))
+
+
+def _lower(value):
+    if isinstance(value, FakeArray):
+        return value.host
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}: a host array among device arrays")
+    if isinstance(value, tuple | list):
+        return type(value)(_lower(part) for part in value)
+    return value
+
+
+def _lift(value):
+    if isinstance(value, np.ndarray | np.generic):
+        return FakeArray(np.asarray(value))
+    if isinstance(value, tuple | list):
+        return type(value)(_lift(part) for part in value)
+    return value
+
+
+def _wrapped(function):
+    def call(*args, **kwargs):
+        return _lift(function(*map(_lower, args), **{name: _lower(value) for name, value in kwargs.items()}))
+
+    return call
+
+
+class FakeLibrary:
+    """What `xp_of` hands out for fake arrays."""
+
+    __device__ = "fake"
+
+    def __getattr__(self, name):
+        if name not in NAMES:
+            raise AttributeError(f"CuPy has no {name!r}, so code for both libraries must do without")
+        found = getattr(np, name)
+        return _wrapped(found) if callable(found) and not isinstance(found, type) else found
+
+    @staticmethod
+    def asarray(value, dtype=None):
+        """The way from the host onto the device, as in CuPy."""
+        return FakeArray(np.asarray(value.host if isinstance(value, FakeArray) else value, dtype))
+
+
+FakeArray.__xp__ = FakeLibrary()
+BACKEND = Backend(put=lambda x: FakeArray(x.copy()), get=lambda x: x.host.copy(), wait=lambda: None)
+xp = FakeArray.__xp__
+fake = SimpleNamespace(xp=xp, put=BACKEND.put, get=BACKEND.get)
