@@ -125,7 +125,7 @@ def _audit_layer(node: Node, res: Res, mode: str, rng: np.random.Generator, coun
     }
     factor = layer.gradient_factor
     exempt = "" if factor == 1 else f"declares {factor:g} times the gradient"
-    grads = layer.backward(dzdy, **state)
+    grads = layer.backward(dzdy.copy(), **state)  # a copy: what writes over it shall be caught, not followed
     for i, grad in enumerate(grads if isinstance(grads, tuple) else (grads,)):
 
         def by_input(x: Array, i: int = i) -> tuple[float, Any]:
@@ -134,7 +134,7 @@ def _audit_layer(node: Node, res: Res, mode: str, rng: np.random.Generator, coun
         yield _row(node.name, "x" if one else f"x{i + 1}", by_input, xs[i], grad, rng, count)._replace(
             exempt=exempt
         )
-    for name, grad in (layer.backward_params(dzdy, **state) if layer.params else {}).items():
+    for name, grad in (layer.backward_params(dzdy.copy(), **state) if layer.params else {}).items():
 
         def by_param(w: Array, name: str = name) -> tuple[float, Any]:
             return _run(layer.replacing(**{name: w}), xs, dzdy, mode, 1.0)
@@ -151,7 +151,7 @@ def _audit_whole(net: Net, image: Array, mode: str, rng: np.random.Generator, co
         n._replace(layer=GradientReversal(-1)) if isinstance(n.layer, GradientReversal) else n
         for n in net.nodes
     ]
-    net = Net(plain, net.input)
+    net = type(net)(plain, net.input)
     read = {name for node in net.nodes for name in node.inputs}
     ends = [node.name for node in net.nodes if node.name not in read]
     res = net.init_res()
@@ -197,7 +197,9 @@ def _row(
                 break
         else:
             left_out.append(f"{'a random direction' if at is None else list(at)}: {corner}")
-    return Row(layer, by, max(checks, default=None), len(checks), tuple(left_out))
+    return Row(
+        layer, by, max(checks, key=lambda check: check.error, default=None), len(checks), tuple(left_out)
+    )
 
 
 def _steps(x: Array, grad: Array, rng: np.random.Generator, count: int) -> Iterator[tuple[Any, ...]]:
@@ -238,4 +240,4 @@ def _frozen(net: Net, res: Res) -> Net:
         if isinstance(layer, Dropout) and res[node.name].aux is not None:
             layer = replace(layer, frozen=res[node.name].aux)
         nodes.append(node._replace(layer=layer))
-    return Net(nodes, net.input)
+    return type(net)(nodes, net.input)

@@ -1,4 +1,5 @@
-"""A device that is not there: arrays as strict as CuPy's, so that host arrays leaking into device code fail here too.
+"""A device that is not there: arrays as strict as CuPy's, so that host arrays leaking into device code fail
+here too.
 
 A FakeArray refuses to become a NumPy array and to meet one; its library has only the names that CuPy has
 (cupy_names.txt lists those of CuPy 14). What is computed is computed by NumPy, so the numbers are the same.
@@ -81,8 +82,9 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(FakeArray, f"__{_name}__", _operator(_name)[0])
 FakeArray.__hash__ = object.__hash__
-for _name in ("neg", "invert", "abs", "pos"):
-    setattr(FakeArray, f"__{_name}__", lambda self, plain=getattr(operator, _name): _lift(plain(self.host)))
+FakeArray.__neg__ = lambda self: _lift(-self.host)
+FakeArray.__invert__ = lambda self: _lift(~self.host)
+FakeArray.__abs__ = lambda self: _lift(abs(self.host))
 
 
 def _lower(value):
