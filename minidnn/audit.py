@@ -96,8 +96,8 @@ def audit(
 ) -> Audit:
     """Check every layer by every input and parameter at what it sees in this run, then the net as a whole.
 
-    A random direction and `count` random coordinates of each array are tried. In training the masks of Dropout are drawn once and
-    kept.
+    A random direction and `count` random coordinates of each array are tried. In training the masks of
+    Dropout are drawn once and kept.
     """
     if count < 1:
         raise UsageError(f"an audit of {count} coordinates of each array; give at least 1")

@@ -29,6 +29,8 @@ class FakeArray:
         raise TypeError(REFUSED)
 
     def __getattr__(self, name):
+        if name.startswith("__"):  # __array_interface__ and its kin would let NumPy in by the back door
+            raise AttributeError(name)
         found = getattr(self.host, name)
         return _wrapped(found) if callable(found) else _lift(found)
 

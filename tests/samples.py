@@ -58,7 +58,7 @@ def batch_and_channels(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def grouped(rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """How many images, groups, channels in (c) and out (k), with c ≠ k and both shared evenly by the groups."""
+    """How many images, groups, channels in (c) and out (k): c ≠ k, and the groups share both evenly."""
     groups = int(rng.integers(1, 4))
     a, b = two(rng, 1, 3)
     return int(rng.integers(1, 4)), groups, groups * a, groups * b

@@ -56,14 +56,18 @@ class Conv(Layer):
         return cls(drawn(rng, shape, prod(shape[:3])), _zeros(rng, k) if bias else None, window, groups)
 
     def __post_init__(self) -> None:
-        _check_bank("Conv", self.w, self.b, self.window, self.w.shape[3], self.w.shape[3], self.groups)
+        _check_bank(self, self.window, self.groups)
 
     def __str__(self) -> str:
         return f"Conv {'x'.join(map(str, self.w.shape))}"
 
+    @property
+    def out_channels(self) -> int:
+        return self.w.shape[3]
+
     def out_shape(self, x_shape: Shape) -> Shape:
         check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
-        return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.w.shape[3])
+        return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
     def forward(self, x: Array, *, mem: Memory | None = None, **_: Any) -> tuple[Array, None]:
         self.out_shape(x.shape)
@@ -116,8 +120,7 @@ class ConvTranspose(Layer):
         return cls(drawn(rng, shape, fan_in), _zeros(rng, k) if bias else None, window, groups, extra)
 
     def __post_init__(self) -> None:
-        k = self.w.shape[2] * self.groups
-        _check_bank("ConvTranspose", self.w, self.b, self.window, k, self.w.shape[3], self.groups)
+        _check_bank(self, self.window, self.groups)
         if self.window.ceil or not all(
             0 <= e < s for e, s in zip(self.extra, self.window.stride, strict=True)
         ):
@@ -128,6 +131,10 @@ class ConvTranspose(Layer):
 
     def __str__(self) -> str:
         return f"ConvTranspose {'x'.join(map(str, self.w.shape))}"
+
+    @property
+    def out_channels(self) -> int:
+        return self.w.shape[2] * self.groups
 
     def out_shape(self, x_shape: Shape) -> Shape:
         check_channels(str(self), self.w.shape[3], x_shape)
@@ -142,7 +149,7 @@ class ConvTranspose(Layer):
             raise ShapeError(
                 f"{self} crops {x_shape} by {self.window.pad} to {h}x{w}; use a larger x or less pad"
             )
-        return (x_shape[0], h, w, self.w.shape[2] * self.groups)
+        return (x_shape[0], h, w, self.out_channels)
 
     def forward(self, x: Array, *, mem: Memory | None = None, **_: Any) -> tuple[Array, None]:
         shape = self.out_shape(x.shape)
@@ -180,15 +187,19 @@ class FC(Layer):
         return cls(drawn(rng, (*x_size, k), prod(x_size)), _zeros(rng, k) if bias else None)
 
     def __post_init__(self) -> None:
-        _check_bank("FC", self.w, self.b, None, self.w.shape[3], self.w.shape[3], 1)
+        _check_bank(self)
 
     def __str__(self) -> str:
         return f"FC {'x'.join(map(str, self.w.shape))}"
 
+    @property
+    def out_channels(self) -> int:
+        return self.w.shape[3]
+
     def out_shape(self, x_shape: Shape) -> Shape:
         trained = self.w.shape[:3]
         if x_shape[1:] == trained:
-            return (x_shape[0], 1, 1, self.w.shape[3])
+            return (x_shape[0], 1, 1, self.out_channels)
         reason = f"{self} was trained on maps of {trained}, x has {x_shape[1:]}"
         if x_shape[3] == trained[2] and x_shape[1] >= trained[0] and x_shape[2] >= trained[1]:
             reason += ": give images of the trained size, or slide it over the map: net.as_convolutional()"
@@ -226,10 +237,9 @@ def _zeros(rng: np.random.Generator | None, k: int) -> Array:
     return np.zeros(k, "float32") if rng is not None else drawn(None, (k,), 1)
 
 
-def _check_bank(
-    what: str, w: Array, b: Array | None, window: Window | None, k: int, split: int, groups: int
-) -> None:
+def _check_bank(layer: Conv | ConvTranspose | FC, window: Window | None = None, groups: int = 1) -> None:
     """A bank of filters agrees with its window, its bias and its groups."""
+    what, w, b = type(layer).__name__, layer.w, layer.b
     if w.ndim != 4:
         raise ShapeError(f"{what} wants filters (kh, kw, in, out), found an array of shape {w.shape}")
     if window is not None and w.shape[:2] != window.kernel:
@@ -237,9 +247,10 @@ def _check_bank(
             f"{what} has filters of {w.shape[0]}x{w.shape[1]} and a window of {window.kernel}; make them "
             "agree"
         )
-    if b is not None and b.shape != (k,):
-        raise ShapeError(f"{what} makes {k} channels and wants a bias of shape ({k},), found {b.shape}")
-    if groups < 1 or split % groups:
+    if groups < 1 or w.shape[3] % groups:
         raise ShapeError(
-            f"{what} cannot share {split} filters among {groups} groups; the groups must divide them"
+            f"{what} cannot share {w.shape[3]} filters among {groups} groups; give a divisor of it"
         )
+    if b is not None and b.shape != (layer.out_channels,):
+        k = layer.out_channels
+        raise ShapeError(f"{what} makes {k} channels and wants a bias of shape ({k},), found {b.shape}")
