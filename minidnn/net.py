@@ -11,13 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from minidnn.arrays import Array, synchronize, xp_of
-from minidnn.errors import DivergedError, ShapeError, StaleResError, UsageError, WeightsError
+from minidnn.arrays import Array, synchronize
+from minidnn.entrance import check_seeds, fitting_image
+from minidnn.errors import StaleResError, UsageError, WeightsError
 from minidnn.graph import Handle, Node, noted
 from minidnn.layers import Layer
 from minidnn.layers.base import reads
 from minidnn.params import Weighted
-from minidnn.res import Res, Slot
+from minidnn.res import Res
 
 Rules = Mapping[
     type[Layer] | str, Callable[..., Any]
@@ -85,12 +86,12 @@ class Net(Weighted):
         if image is not None:
             if start is not None:
                 raise UsageError("an image and start=... at once: a new image starts at the beginning")
-            image = self._fit_to_run(image, targets)
+            image = fitting_image(self, image, targets)
             for slot in res.values():
                 slot.clear()
             res[self.input].x = image
         elif start is not None:
-            self._require(res[start], self.name_of(start))
+            res.filled(self.name_of(start))
             for name in self.descendants([self.name_of(start)]):
                 res[name].clear()
         nodes = self._missing(res, targets, mode)
@@ -127,7 +128,7 @@ class Net(Weighted):
             set(self.names[1:]) if to is None else self.descendants(goals)
         )
         wanted = on_the_way.union(goals)  # the slots that get a dzdx
-        self._check_seeds(res, by_name, goals, wanted)
+        check_seeds(self, res, by_name, goals, wanted)
         for name in wanted:
             res[name].dzdx = None
         for name, seed in by_name.items():
@@ -187,10 +188,10 @@ class Net(Weighted):
         state = {"x_shape": shapes[0] if one else shapes, "mem": res.mem, "mode": slot.mode}
         asked = reads(method)
         if "x" in asked:
-            xs = tuple(self._require(res[name], name).x for name in node.inputs)
+            xs = tuple(res.filled(name).x for name in node.inputs)
             state["x"] = xs[0] if one else xs
         if "y" in asked:
-            state["y"] = self._require(slot, node.name).x
+            state["y"] = res.filled(node.name).x
         if "aux" in asked:
             if slot.aux_dropped:
                 raise StaleResError(
@@ -221,7 +222,7 @@ class Net(Weighted):
                 wanted.update(node.inputs)
                 nodes.append(node)
         if nodes and self.input in wanted:
-            self._require(res[self.input], self.input)
+            res.filled(self.input)
         return nodes[::-1]
 
     def _let_go(self, res: Res, node: Node, nodes: list[Node], kept: set[str], mode: str) -> None:
@@ -237,66 +238,6 @@ class Net(Weighted):
         if "y" in _reads_back(self.node(name).layer, mode):
             return True
         return any(name in node.inputs and "x" in _reads_back(node.layer, mode) for node in self.nodes)
-
-    def _require(self, slot: Slot, name: str) -> Slot:
-        if slot.x is None and slot.shape is None:
-            raise StaleResError(f"slot {name!r} is empty: call forwardto(res, {name!r}, image) first")
-        if slot.x is None:
-            raise StaleResError(
-                f"the x of slot {name!r} was dropped: forwardto with keep='all', or {name!r} among the kept"
-            )
-        return slot
-
-    # What comes in.
-
-    def _fit_to_run(self, image: Array, targets: Iterable[str]) -> Array:
-        """The image as the net computes with it, or an error that says why it cannot; integers become
-        float32."""
-        xp = xp_of(image, *list(self.params.values())[:1])
-        if image.ndim != 4:
-            hint = "; image[None] makes a batch of one" if image.ndim == 3 else ""
-            raise ShapeError(f"an image is (N, H, W, C), found {image.shape}{hint}")
-        if len(image) == 0:
-            raise ShapeError(f"a batch of zero images (shape {image.shape}); give at least one")
-        if image.dtype.kind not in "fiub":
-            raise UsageError(f"an image holds real numbers, found {image.dtype}")
-        self.shapes(image.shape, upto=targets)
-        if image.dtype not in (np.float32, np.float64):
-            image = image.astype(np.float32)
-        finite = xp.isfinite(image)
-        if not finite.all():
-            place = tuple(int(axis[0]) for axis in xp.nonzero(~finite))
-            raise DivergedError(
-                f"the image has {int((~finite).sum())} of {image.size} numbers that are NaN or infinite, "
-                f"the first at {place}; look where it came from"
-            )
-        return image.astype(xp.result_type(image, self.dtype), copy=False)
-
-    def _check_seeds(
-        self, res: Res, seeds: Mapping[str, Array], goals: tuple[str, ...], wanted: set[str]
-    ) -> None:
-        if not seeds:
-            raise UsageError("backwardfrom without seeds; give {layer: dz/dx of its output}")
-        for name, seed in seeds.items():
-            slot = res[name]
-            if slot.shape is None:
-                self._require(slot, name)
-            xp_of(seed, self._require(res[self.input], self.input).x)
-            if seed.shape != slot.shape:
-                raise ShapeError(
-                    f"the seed for {name!r} is {seed.shape}, its output is {slot.shape}; they must be the "
-                    "same"
-                )
-            if name not in wanted:
-                raise UsageError(
-                    f"the seed for {name!r} never reaches {' or '.join(map(repr, goals))}; leave it out"
-                )
-        reached = self.ancestors(seeds)
-        for goal in goals:
-            if goal not in reached:
-                raise UsageError(
-                    f"no gradient reaches {goal!r} from {', '.join(map(repr, seeds))}; seed a layer after it"
-                )
 
 
 def _reads_back(layer: Layer, mode: str) -> frozenset[str]:

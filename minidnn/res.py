@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 from minidnn.arrays import Array, to_device, xp_of
+from minidnn.errors import StaleResError
 
 
 class Scratch:
@@ -106,6 +107,17 @@ class Res(Mapping[str, Slot]):
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    def filled(self, layer: str | int) -> Slot:
+        """The slot, if its x is there; else what to do about it."""
+        name, slot = self._name_of(layer), self[layer]
+        if slot.shape is None:
+            raise StaleResError(f"slot {name!r} is empty: call forwardto(res, {name!r}, image) first")
+        if slot.x is None:
+            raise StaleResError(
+                f"the x of slot {name!r} was dropped: forwardto with keep='all', or {name!r} among the kept"
+            )
+        return slot
 
     @property
     def nbytes(self) -> int:

@@ -7,9 +7,9 @@ import pytest
 
 from minidnn import kernels
 from minidnn import layers as L
-from minidnn.audit import audit
+
 from minidnn.errors import UsageError
-from minidnn.gradcheck import check_direction, check_elements
+from minidnn.gradcheck import audit, check_direction, check_elements
 from minidnn.net import Net
 from minidnn.window import Window
 from tests.nets import every_layer, forked, photo

@@ -12,15 +12,17 @@ from typing import Any, Protocol
 from minidnn.arrays import Array, xp_of
 from minidnn.window import Window
 
-ROWS_AT_ONCE = (
-    1 << 26
-)  # numbers in one matrix of windows; a batch that needs more is worked off image by image
-
 
 class Memory(Protocol):
     """What a run lends to its kernels: room that the next call may use again."""
 
     def scratch(self, shape: tuple[int, ...], like: Array) -> Array: ...
+
+
+Mem = Memory | None
+ROWS_AT_ONCE = (
+    1 << 26
+)  # numbers in one matrix of windows; a batch that needs more is worked off image by image
 
 
 def padded(x: Array, window: Window, fill: float = 0.0) -> Array:
@@ -31,7 +33,7 @@ def padded(x: Array, window: Window, fill: float = 0.0) -> Array:
     return xp_of(x).pad(x, pads, constant_values=fill)
 
 
-def im2col(x: Array, window: Window, *, fill: float = 0.0, mem: Memory | None = None) -> Array:
+def im2col(x: Array, window: Window, *, fill: float = 0.0, mem: Mem = None) -> Array:
     """(N, H, W, C) → (N, oh, ow, taps, C): every window of every image, tap by tap."""
     n, h, w, c = x.shape
     oh, ow = window.out_size(h, w)
@@ -52,9 +54,7 @@ def col2im(cols: Array, x_shape: tuple[int, ...], window: Window) -> Array:
     return ground[:, top : top + h, left : left + w]
 
 
-def conv(
-    x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1, mem: Memory | None = None
-) -> Array:
+def conv(x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1, mem: Mem = None) -> Array:
     """y = rows(x) @ w + b, with w (kh, kw, C/groups, K) seen as one matrix: (N, H, W, C) → (N, oh, ow, K)."""
     xp = xp_of(x, w, b)
     n, oh, ow = x.shape[0], *window.out_size(*x.shape[1:3])
@@ -69,13 +69,7 @@ def conv(
 
 
 def conv_backward(
-    dzdy: Array,
-    w: Array,
-    window: Window,
-    *,
-    x_shape: tuple[int, ...],
-    groups: int = 1,
-    mem: Memory | None = None,
+    dzdy: Array, w: Array, window: Window, *, x_shape: tuple[int, ...], groups: int = 1, mem: Mem = None
 ) -> Array:
     """dzdx = col2im(dzdy @ wᵀ): (N, oh, ow, K) → (N, H, W, C)."""
     xp = xp_of(dzdy, w)
@@ -91,9 +85,7 @@ def conv_backward(
     return dzdx
 
 
-def conv_backward_w(
-    dzdy: Array, x: Array, window: Window, *, groups: int = 1, mem: Memory | None = None
-) -> Array:
+def conv_backward_w(dzdy: Array, x: Array, window: Window, *, groups: int = 1, mem: Mem = None) -> Array:
     """dzdw = rows(x)ᵀ @ dzdy, summed over images and places: (kh, kw, C/groups, K)."""
     xp = xp_of(dzdy, x)
     c, k = x.shape[3], dzdy.shape[3]
@@ -113,7 +105,7 @@ def each_group(c: int, k: int, groups: int) -> Iterator[tuple[slice, slice]]:
         yield slice(g * dc, (g + 1) * dc), slice(g * dk, (g + 1) * dk)
 
 
-def room(shape: tuple[int, ...], like: Array, mem: Memory | None) -> Array:
+def room(shape: tuple[int, ...], like: Array, mem: Mem) -> Array:
     """Scratch of the run where there is a run, else fresh memory."""
     return mem.scratch(shape, like) if mem is not None else xp_of(like).empty(shape, like.dtype)
 
@@ -127,7 +119,7 @@ def _blocks(x: Array, window: Window, groups: int) -> Iterator[slice]:
         yield slice(at, min(at + step, n))
 
 
-def _rows(x: Array, window: Window, mem: Memory | None) -> Any:
+def _rows(x: Array, window: Window, mem: Mem) -> Any:
     """The windows of x, one a row. Scratch: gone at the next call, so no one may keep them."""
     return im2col(x, window, mem=mem).reshape(-1, window.taps * x.shape[3])
 

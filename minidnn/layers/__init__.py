@@ -32,4 +32,4 @@ __all__ = [
     "Softmax",
     "Tanh",
     "Upsample",
-]
+]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError
-from minidnn.layers.base import PARAM, Layer, Shape, per_channel
+from minidnn.layers.base import PARAM, Grads, Layer, Shape, per_channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class PReLU(Layer):
     def backward(self, dzdy: Array, *, x: Array, **_: Any) -> Array:
         return xp_of(dzdy, x).where(x > 0, dzdy, self.slope * dzdy)
 
-    def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> dict[str, Array]:
+    def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> Grads:
         dslope = per_channel(dzdy * xp_of(dzdy, x).minimum(x, 0))
         return {"slope": dslope if self.slope.shape == dslope.shape else dslope.sum(keepdims=True)}
 

@@ -18,6 +18,8 @@ from minidnn.arrays import Array, xp_of
 from minidnn.errors import MismatchError, ShapeError, UnknownLayerError, did_you_mean
 
 Shape = tuple[int, ...]  # (n, h, w, c)
+Grads = dict[str, Array]  # by the names of params
+Rng = np.random.Generator | None
 
 
 # The metadata of a field that holds an array to be trained (or None), or one that is only kept and moved.
@@ -72,7 +74,7 @@ class Layer:
         """dz/dx; for a layer that joins several inputs, a tuple of them."""
         raise TypeError(f"{type(self).__name__} has no backward")
 
-    def backward_params(self, dzdy: Array, *_: Any, **state: Any) -> dict[str, Array]:
+    def backward_params(self, dzdy: Array, *_: Any, **state: Any) -> Grads:
         """{name: dz/dparam} with the keys of `params`."""
         return {}
 
@@ -95,7 +97,7 @@ def reads(method: Callable) -> frozenset[str]:
     return frozenset({"x", "y", "aux"} & set(inspect.signature(method).parameters))
 
 
-def drawn(rng: np.random.Generator | None, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
+def drawn(rng: Rng, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
     """Weights of variance 2 / fan_in, which keeps signals level through ReLUs (He et al. 2015, section 2.2).
 
     With no rng: a placeholder of that shape that takes no memory, for looking at a net before its weights are

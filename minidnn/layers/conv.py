@@ -13,9 +13,11 @@ import numpy as np
 from minidnn import kernels
 from minidnn.arrays import Array
 from minidnn.errors import ShapeError, UsageError
-from minidnn.kernels.im2col import Memory
-from minidnn.layers.base import PARAM, Layer, Shape, check_channels, drawn, per_channel
+from minidnn.kernels.im2col import Mem
+from minidnn.layers.base import PARAM, Grads, Layer, Rng, Shape, check_channels, drawn, per_channel
 from minidnn.window import Window
+
+Pair = int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +39,7 @@ class Conv(Layer):
 
     @classmethod
     def random(
-        cls,
-        rng: np.random.Generator | None,
-        kernel: int | Sequence[int],
-        c: int,
-        k: int,
-        *,
-        groups: int = 1,
-        bias: bool = True,
-        **geometry: Any,
+        cls, rng: Rng, kernel: Pair, c: int, k: int, *, groups: int = 1, bias: bool = True, **geometry: Any
     ) -> Self:
         """k random filters over c channels; `stride`, `pad` and `dilation` as in Window.of.
 
@@ -69,16 +63,14 @@ class Conv(Layer):
         check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
         return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
-    def forward(self, x: Array, *, mem: Memory | None = None, **_: Any) -> tuple[Array, None]:
+    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, None]:
         self.out_shape(x.shape)
         return kernels.conv(x, self.w, self.b, self.window, groups=self.groups, mem=mem), None
 
-    def backward(self, dzdy: Array, *, x_shape: Shape, mem: Memory | None = None, **_: Any) -> Array:
+    def backward(self, dzdy: Array, *, x_shape: Shape, mem: Mem = None, **_: Any) -> Array:
         return kernels.conv_backward(dzdy, self.w, self.window, x_shape=x_shape, groups=self.groups, mem=mem)
 
-    def backward_params(
-        self, dzdy: Array, *, x: Array, mem: Memory | None = None, **_: Any
-    ) -> dict[str, Array]:
+    def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
         dzdw = kernels.conv_backward_w(dzdy, x, self.window, groups=self.groups, mem=mem)
         return {"w": dzdw} if self.b is None else {"w": dzdw, "b": per_channel(dzdy)}
 
@@ -103,8 +95,8 @@ class ConvTranspose(Layer):
     @classmethod
     def random(
         cls,
-        rng: np.random.Generator | None,
-        kernel: int | Sequence[int],
+        rng: Rng,
+        kernel: Pair,
         c: int,
         k: int,
         *,
@@ -151,17 +143,15 @@ class ConvTranspose(Layer):
             )
         return (x_shape[0], h, w, self.out_channels)
 
-    def forward(self, x: Array, *, mem: Memory | None = None, **_: Any) -> tuple[Array, None]:
+    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, None]:
         shape = self.out_shape(x.shape)
         y = kernels.conv_backward(x, self.w, self.window, x_shape=shape, groups=self.groups, mem=mem)
         return y if self.b is None else y + self.b, None
 
-    def backward(self, dzdy: Array, *, mem: Memory | None = None, **_: Any) -> Array:
+    def backward(self, dzdy: Array, *, mem: Mem = None, **_: Any) -> Array:
         return kernels.conv(dzdy, self.w, None, self.window, groups=self.groups, mem=mem)
 
-    def backward_params(
-        self, dzdy: Array, *, x: Array, mem: Memory | None = None, **_: Any
-    ) -> dict[str, Array]:
+    def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
         dzdw = kernels.conv_backward_w(x, dzdy, self.window, groups=self.groups, mem=mem)
         return {"w": dzdw} if self.b is None else {"w": dzdw, "b": per_channel(dzdy)}
 
@@ -180,9 +170,7 @@ class FC(Layer):
     b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
 
     @classmethod
-    def random(
-        cls, rng: np.random.Generator | None, x_size: Sequence[int], k: int, *, bias: bool = True
-    ) -> Self:
+    def random(cls, rng: Rng, x_size: Sequence[int], k: int, *, bias: bool = True) -> Self:
         """k outputs for maps of x_size = (h, w, c). No rng: no weights yet."""
         return cls(drawn(rng, (*x_size, k), prod(x_size)), _zeros(rng, k) if bias else None)
 
@@ -219,7 +207,7 @@ class FC(Layer):
     def backward(self, dzdy: Array, *, x_shape: Shape, **_: Any) -> Array:
         return (dzdy.reshape(len(dzdy), -1) @ self._flat_w.T).reshape(x_shape)
 
-    def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> dict[str, Array]:
+    def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> Grads:
         dzdw = x.reshape(len(x), -1).T @ dzdy.reshape(len(dzdy), -1)  # (H*W*C, K)
         return {"w": dzdw.reshape(self.w.shape)} | ({} if self.b is None else {"b": per_channel(dzdy)})
 
@@ -233,7 +221,7 @@ class FC(Layer):
         return self.w.reshape(-1, self.w.shape[3])  # (H*W*C, K)
 
 
-def _zeros(rng: np.random.Generator | None, k: int) -> Array:
+def _zeros(rng: Rng, k: int) -> Array:
     return np.zeros(k, "float32") if rng is not None else drawn(None, (k,), 1)
 
 

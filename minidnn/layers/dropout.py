@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError, UsageError
-from minidnn.layers.base import BUFFER, Layer, Shape
+from minidnn.layers.base import BUFFER, Layer, Rng, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +36,7 @@ class Dropout(Layer):
         return x_shape
 
     def forward(
-        self, x: Array, *, mode: str = "test", rng: np.random.Generator | None = None, **_: Any
+        self, x: Array, *, mode: str = "test", rng: Rng = None, **_: Any
     ) -> tuple[Array, Array | None]:
         self.out_shape(x.shape)
         if mode != "train":
@@ -49,7 +47,7 @@ class Dropout(Layer):
     def backward(self, dzdy: Array, *, aux: Array | None, **_: Any) -> Array:
         return dzdy if aux is None else dzdy * aux
 
-    def _draw(self, x: Array, rng: np.random.Generator | None) -> Any:
+    def _draw(self, x: Array, rng: Rng) -> Any:
         if rng is None:
             raise UsageError('Dropout in mode="train" draws a mask: give rng=numpy.random.default_rng(seed)')
         kept = (

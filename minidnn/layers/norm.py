@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from minidnn import kernels
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError, UsageError
-from minidnn.layers.base import BUFFER, PARAM, Layer, Shape, per_channel
+from minidnn.layers.base import BUFFER, PARAM, Grads, Layer, Shape, per_channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class BatchNorm(Layer):
             )
         return dnormal / self._deviation(aux)
 
-    def backward_params(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> dict[str, Array]:
+    def backward_params(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> Grads:
         return {"gamma": per_channel(dzdy * self._normal(x, aux)), "beta": per_channel(dzdy)}
 
     def _normal(self, x: Array, batch: Moments | None) -> Array:

@@ -1,6 +1,6 @@
 """Is this the gradient? Compare it with what the function really does when its argument moves a little.
 
-In float64. For a whole net, with its corners and ties looked after, see minidnn.audit.
+In float64. For a whole net, with its corners and ties, there is `audit`.
 """
 
 from __future__ import annotations
