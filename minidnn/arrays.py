@@ -55,21 +55,14 @@ class Backend(NamedTuple):
     wait: Callable[[], None]
 
 
-def _cupy() -> Any:
+def _cuda() -> Backend:
     try:
         import cupy
     except ImportError:
-        raise DeviceError(
-            "cuda was asked for, and CuPy is not installed: pip install 'minidnn[cuda13]' (or [cuda12] for "
-            "an older driver)"
-        ) from None
+        how = "pip install 'minidnn[cuda13]' (or [cuda12] for an older driver)"
+        raise DeviceError(f"cuda was asked for, and CuPy is not installed: {how}") from None
     if not cupy.cuda.is_available():
         raise DeviceError("CuPy is installed, but finds no usable GPU; minidnn doctor says what is missing")
-    return cupy
-
-
-def _cuda() -> Backend:
-    cupy = _cupy()
     return Backend(cupy.asarray, cupy.asnumpy, lambda: cupy.cuda.get_current_stream().synchronize())
 
 

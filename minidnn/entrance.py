@@ -1,4 +1,5 @@
-"""What comes into a run from outside, an image or the seeds of a gradient, checked before anything is computed."""
+"""What comes into a run from outside, an image or the seeds of a gradient, is checked before any work is
+done."""
 
 from __future__ import annotations
 

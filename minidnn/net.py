@@ -16,13 +16,11 @@ from minidnn.entrance import check_seeds, fitting_image
 from minidnn.errors import StaleResError, UsageError, WeightsError
 from minidnn.graph import Handle, Node, noted
 from minidnn.layers import Layer
-from minidnn.layers.base import reads
+from minidnn.layers.base import lacks_weights, reads
 from minidnn.params import Weighted
 from minidnn.res import Res
 
-Rules = Mapping[
-    type[Layer] | str, Callable[..., Any]
-]  # in place of the backward of a kind of layer, or of one by name
+Rules = Mapping[type[Layer] | str, Callable[..., Any]]  # for a kind of layer, or for one by name
 
 
 class Net(Weighted):
@@ -49,11 +47,8 @@ class Net(Weighted):
     def chain(cls, layers: Mapping[str, Layer], input: str = "data", **about: Any) -> Self:
         """Every layer reads the one before."""
         before = [input, *layers]
-        return cls(
-            [Node(name, layer, (before[i],)) for i, (name, layer) in enumerate(layers.items())],
-            input,
-            **about,
-        )
+        nodes = [Node(name, layer, (before[i],)) for i, (name, layer) in enumerate(layers.items())]
+        return cls(nodes, input, **about)
 
     # The three verbs.
 
@@ -82,7 +77,10 @@ class Net(Weighted):
         targets = self.names_of(layer)
         if mode not in ("test", "train"):
             raise UsageError(f'no mode {mode!r}; there are "test" and "train"')
-        kept = {word if word in ("all", "needed") else self.name_of(word) for word in _listed(keep)}
+        kept = {
+            word if word in ("all", "needed") else self.name_of(word)
+            for word in ([keep] if isinstance(keep, Handle) else keep)
+        }
         if image is not None:
             if start is not None:
                 raise UsageError("an image and start=... at once: a new image starts at the beginning")
@@ -95,10 +93,14 @@ class Net(Weighted):
             for name in self.descendants([self.name_of(start)]):
                 res[name].clear()
         nodes = self._missing(res, targets, mode)
-        for node in nodes:
+        x_kept, aux_kept = self._to_keep(kept.union(targets), mode)
+        for i, node in enumerate(nodes):
             self._forward(res, node, mode, rng)
-            if "all" not in kept:
-                self._let_go(res, node, nodes, kept.union(targets), mode)
+            if node.name not in aux_kept:
+                res[node.name].drop_aux()
+            for name in {node.name, *node.inputs} - x_kept:
+                if not any(name in later.inputs for later in nodes[i + 1 :]):
+                    res[name].drop_x()
         return res[targets[0]].x if isinstance(layer, Handle) else {name: res[name].x for name in targets}
 
     def backwardfrom(
@@ -111,22 +113,18 @@ class Net(Weighted):
         to: Handle | Sequence[Handle] | None = 0,
         accumulate: bool = False,
     ) -> Any:
-        """Send the derivatives {layer: dz/dx} back, and hand back dz/dx at `to`: the image, unless another is
-        named.
+        """Send the derivatives {layer: dz/dx} back, and hand back dz/dx at `to`: by default at the image.
 
         For a list of layers that is a dict, ready to be the seeds for going on. `params` also fills the
         slots' dzdw, of every layer on the way; `accumulate` adds to those that are there. With to=None no
-        gradient by the image is made, as for training. `rules` puts other ways back in the place of a layer's
-        own (minidnn.rules).
+        gradient by the image is made, as for training. `rules` puts functions in the place of a layer's own
+        backward (minidnn.rules).
         """
         by_name = {self.name_of(name): seed for name, seed in seeds.items()}
         goals = () if to is None else self.names_of(to)
-        rules = {
-            key if isinstance(key, type) else self.name_of(key): rule for key, rule in (rules or {}).items()
-        }
-        on_the_way = self.ancestors(by_name) & (
-            set(self.names[1:]) if to is None else self.descendants(goals)
-        )
+        rules = {k if isinstance(k, type) else self.name_of(k): rule for k, rule in (rules or {}).items()}
+        after = set(self.names[1:]) if to is None else self.descendants(goals)
+        on_the_way = self.ancestors(by_name) & after
         wanted = on_the_way.union(goals)  # the slots that get a dzdx
         check_seeds(self, res, by_name, goals, wanted)
         for name in wanted:
@@ -172,10 +170,8 @@ class Net(Weighted):
                 else:
                     dzdx = rule(layer, slot.dzdx, **self._state(res, node, rule))
                 for name, part in zip(node.inputs, dzdx if isinstance(dzdx, tuple) else (dzdx,), strict=True):
-                    into = res[name]
-                    if (
-                        name in wanted
-                    ):  # what meets is added in reverse node order, out of place: joins hand back views
+                    if name in wanted:
+                        into = res[name]  # what meets here is added out of place: joins hand back views
                         into.dzdx = part if into.dzdx is None else into.dzdx + part
         if res.sync:
             synchronize(slot.dzdx)
@@ -211,13 +207,11 @@ class Net(Weighted):
                 if slot.shape is not None and "train" in (mode, slot.mode):
                     raise StaleResError(
                         f"slot {node.name!r} was dropped, and in training running it again would not give "
-                        "the same: "
-                        f"forwardto with keep='all', or with the image again"
+                        "the same: forwardto with keep='all', or with the image again"
                     )
-                if node.name in self.without_weights:
+                if lacks_weights(node.layer):
                     raise WeightsError(
-                        f"{node.name!r} has no weights yet, only their shapes; draw some (rng=...) or load "
-                        "some"
+                        f"{node.name!r} has no weights yet, only their shapes; draw or load some"
                     )
                 wanted.update(node.inputs)
                 nodes.append(node)
@@ -225,31 +219,19 @@ class Net(Weighted):
             res.filled(self.input)
         return nodes[::-1]
 
-    def _let_go(self, res: Res, node: Node, nodes: list[Node], kept: set[str], mode: str) -> None:
-        """Drop what neither the rest of this pass nor the way back will read, now that this node has run."""
-        to_run = nodes[nodes.index(node) + 1 :]
-        for name in {node.name, *node.inputs} - kept - {self.input}:
-            if not any(name in later.inputs for later in to_run):
-                res[name].drop_x(unless="needed" in kept and self._is_read_back(name, mode))
-        if node.name not in kept:
-            res[node.name].drop_aux(unless="needed" in kept and "aux" in _reads_back(node.layer, mode))
-
-    def _is_read_back(self, name: str, mode: str) -> bool:
-        if "y" in _reads_back(self.node(name).layer, mode):
-            return True
-        return any(name in node.inputs and "x" in _reads_back(node.layer, mode) for node in self.nodes)
-
-
-def _reads_back(layer: Layer, mode: str) -> frozenset[str]:
-    """What the way back through this layer reads; in training that includes its weights' gradients."""
-    return reads(type(layer).backward) | (
-        reads(type(layer).backward_params) if mode == "train" else frozenset()
-    )
+    def _to_keep(self, kept: set[str], mode: str) -> tuple[set[str], set[str]]:
+        """Of which slots x and aux stay after the pass: those named, and those that the way back reads."""
+        if "all" in kept:
+            return set(self.names), set(self.names)
+        x_kept, aux_kept = kept | {self.input}, set(kept)
+        for node in self.nodes if "needed" in kept else ():
+            read = reads(type(node.layer).backward)
+            if mode == "train":
+                read |= reads(type(node.layer).backward_params)
+            x_kept.update(node.inputs if "x" in read else (), [node.name] if "y" in read else ())
+            aux_kept.update([node.name] if "aux" in read else ())
+        return x_kept, aux_kept
 
 
 def _added(old: dict[str, Array], new: dict[str, Array]) -> dict[str, Array]:
     return {name: old[name] + new[name] if name in old else new[name] for name in new}
-
-
-def _listed(keep: str | Sequence[Handle]) -> Sequence[Handle]:
-    return [keep] if isinstance(keep, Handle) else keep

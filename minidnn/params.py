@@ -15,7 +15,7 @@ from minidnn.arrays import Array, to_device
 from minidnn.errors import UnknownLayerError, UsageError, did_you_mean
 from minidnn.graph import Graph, Node
 from minidnn.layers import FC, Flatten
-from minidnn.layers.base import is_placeholder
+from minidnn.layers.base import lacks_weights
 from minidnn.res import Res
 
 
@@ -44,7 +44,7 @@ class Weighted(Graph):
     @property
     def without_weights(self) -> frozenset[str]:
         """The layers of which only the shape of the weights is known."""
-        return without_weights(self.nodes)
+        return frozenset(node.name for node in self.nodes if lacks_weights(node.layer))
 
     @property
     def dtype(self) -> np.dtype:
@@ -133,8 +133,7 @@ class Weighted(Graph):
 
 
 def sharers(nodes: Iterable[Node], role: str) -> list[tuple[list[tuple[str, str]], Array]]:
-    """Every array of that role ("params", "buffers") once, with all the (node, name) that hold it, in node
-    order."""
+    """Every array of that role ("params", "buffers") once, with all the (node, name) that hold it."""
     found: dict[int, tuple[list[tuple[str, str]], Array]] = {}
     for node in nodes:
         for name, array in getattr(node.layer, role).items():
@@ -175,8 +174,3 @@ def set_writeable(arrays: Iterable[Array], allowed: bool) -> None:
     for array in arrays:
         if isinstance(array, np.ndarray):
             array.flags.writeable = allowed
-
-
-def without_weights(nodes: Iterable[Node]) -> frozenset[str]:
-    """The nodes whose weights are placeholders still."""
-    return frozenset(node.name for node in nodes if any(map(is_placeholder, node.layer.params.values())))

@@ -70,14 +70,14 @@ class Slot:
         self.x = self.aux = self.dzdx = self.dropped_shape = None
         self.aux_dropped = False
 
-    def drop_x(self, *, unless: bool) -> None:
+    def drop_x(self) -> None:
         """Let go of the output, but remember its shape."""
-        if not unless and self.x is not None:
+        if self.x is not None:
             self.dropped_shape, self.x = self.x.shape, None
 
-    def drop_aux(self, *, unless: bool) -> None:
+    def drop_aux(self) -> None:
         """Let go of what the layer remembered."""
-        if not unless and self.aux is not None:
+        if self.aux is not None:
             self.aux, self.aux_dropped = None, True
 
 
@@ -98,9 +98,6 @@ class Res(Mapping[str, Slot]):
 
     def __getitem__(self, layer: str | int) -> Slot:
         return self._slots[self._name_of(layer)]
-
-    def __contains__(self, layer: object) -> bool:
-        return layer in self._slots
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._slots)

@@ -291,7 +291,7 @@ CONTRADICTIONS = [
         "cannot share 4 filters among 3 groups",
     ),
     (
-        lambda: L.ConvTranspose.random(None, 3, 2, 4, stride=2, extra=(2, 0)),
+        lambda: L.ConvTranspose(np.zeros((3, 3, 4, 2)), None, Window.of(3, stride=2), extra=(2, 0)),
         "extra must be from 0 to less than the",
     ),
     (

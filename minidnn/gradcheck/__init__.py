@@ -1,4 +1,5 @@
-"""Is this the gradient? `check_direction` is cheap, `check_elements` names the worst entry, `audit` takes a whole net."""
+"""Is this the gradient? `check_direction` is cheap, `check_elements` names the worst, `audit` takes a whole
+net."""
 
 from minidnn.gradcheck.audit import Audit, audit
 from minidnn.gradcheck.checks import Check, check_direction, check_elements

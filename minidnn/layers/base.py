@@ -6,10 +6,8 @@ about a layer is in its methods.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -91,10 +89,10 @@ class Layer:
         return None
 
 
-@cache
 def reads(method: Callable) -> frozenset[str]:
     """Which of x, y and aux a backward reads, by its own signature. What no one reads may be dropped."""
-    return frozenset({"x", "y", "aux"} & set(inspect.signature(method).parameters))
+    code = method.__code__
+    return frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) & {"x", "y", "aux"}
 
 
 def drawn(rng: Rng, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
@@ -108,9 +106,9 @@ def drawn(rng: Rng, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
     return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(dtype)
 
 
-def is_placeholder(array: Array) -> bool:
-    """Whether this array only stands for weights that are still to come."""
-    return array.size > 1 and not any(array.strides)
+def lacks_weights(layer: Layer) -> bool:
+    """Whether one of its arrays only stands for weights that are still to come."""
+    return any(array.size > 1 and not any(array.strides) for array in layer.params.values())
 
 
 def check_channels(what: str, wanted: int, x_shape: Shape) -> None:

@@ -1,5 +1,4 @@
-"""Convolution, its transpose, and the fully connected layer, which is the convolution whose window is the
-whole image."""
+"""Convolution, its transpose, and the fully connected layer: a convolution whose window is the whole image."""
 
 from __future__ import annotations
 
@@ -21,19 +20,47 @@ Pair = int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
-class Conv(Layer):
+class Bank(Layer):
+    """What the layers with filters share: the filters w (kh, kw, in, out), and a bias b (K,) or None."""
+
+    w: Array = field(repr=False, metadata=PARAM)
+    b: Array | None = field(repr=False, metadata=PARAM)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {'x'.join(map(str, self.w.shape))}"
+
+    @property
+    def out_channels(self) -> int:
+        return self.w.shape[3]
+
+    def _grads(self, dzdw: Array, dzdy: Array) -> Grads:
+        return {"w": dzdw} | ({} if self.b is None else {"b": per_channel(dzdy)})
+
+    def _check(self, window: Window | None = None, groups: int = 1) -> None:
+        what, shape = type(self).__name__, self.w.shape
+        if len(shape) != 4:
+            raise ShapeError(f"{what} wants filters (kh, kw, in, out), found an array of shape {shape}")
+        if window is not None and shape[:2] != window.kernel:
+            found = f"filters of {shape[0]}x{shape[1]} and a window of {window.kernel}"
+            raise ShapeError(f"{what} has {found}; make them agree")
+        if groups < 1 or shape[3] % groups:
+            raise ShapeError(f"{what} cannot share {shape[3]} filters among {groups} groups; give a divisor")
+        k = self.out_channels
+        if self.b is not None and self.b.shape != (k,):
+            raise ShapeError(f"{what} makes {k} channels, wants a bias of shape ({k},), found {self.b.shape}")
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Bank):
     """Slide a bank of filters over the image.
 
-        y[n,i,j,k] = b[k] + sum over taps t and channels c of  x[n, pixel under tap t of window (i,j), c] *
-        w[t,c,k]
+        y[n,i,j,k] = b[k] + sum over taps t and channels c of  x[n, pixel under t in (i,j), c] * w[t,c,k]
 
     With each window laid out as one row this is one matrix product, and so are both gradients. The filters
-    are not flipped (a correlation). With groups, the g-th share of the filters sees the g-th share of the
-    channels only.
+    w (kh, kw, C/groups, K) are not flipped (a correlation). With groups, the g-th share of the filters sees
+    the g-th share of the channels only.
     """
 
-    w: Array = field(repr=False, metadata=PARAM)  # (kh, kw, C/groups, K)
-    b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
     window: Window
     groups: int = 1
 
@@ -41,23 +68,13 @@ class Conv(Layer):
     def random(
         cls, rng: Rng, kernel: Pair, c: int, k: int, *, groups: int = 1, bias: bool = True, **geometry: Any
     ) -> Self:
-        """k random filters over c channels; `stride`, `pad` and `dilation` as in Window.of.
-
-        No rng: no weights yet.
-        """
+        """k filters over c channels; `stride`, `pad`, `dilation` as in Window.of. No rng: no weights yet."""
         window = Window.of(kernel, **geometry)
         shape = (*window.kernel, c // groups, k)
         return cls(drawn(rng, shape, prod(shape[:3])), _zeros(rng, k) if bias else None, window, groups)
 
     def __post_init__(self) -> None:
-        _check_bank(self, self.window, self.groups)
-
-    def __str__(self) -> str:
-        return f"Conv {'x'.join(map(str, self.w.shape))}"
-
-    @property
-    def out_channels(self) -> int:
-        return self.w.shape[3]
+        self._check(self.window, self.groups)
 
     def out_shape(self, x_shape: Shape) -> Shape:
         check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
@@ -71,48 +88,36 @@ class Conv(Layer):
         return kernels.conv_backward(dzdy, self.w, self.window, x_shape=x_shape, groups=self.groups, mem=mem)
 
     def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
-        dzdw = kernels.conv_backward_w(dzdy, x, self.window, groups=self.groups, mem=mem)
-        return {"w": dzdw} if self.b is None else {"w": dzdw, "b": per_channel(dzdy)}
+        return self._grads(kernels.conv_backward_w(dzdy, x, self.window, groups=self.groups, mem=mem), dzdy)
 
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose(Layer):
+class ConvTranspose(Bank):
     """A convolution run backwards: every pixel of x stamps the filters, weighted, onto a larger image.
 
         y[n, pixel under tap t of window (i,j), k] += x[n,i,j,c] * w[t,k,c]
 
-    Forward here is `Conv.backward` of the convolution with the same window, and backward is its forward. The
-    window's stride enlarges, its pad crops; `extra` rows and columns at the bottom and right settle a size
-    that strides leave open.
+    Forward here is `Conv.backward` of the convolution with the same window and filters w (kh, kw, K/groups,
+    C), and backward is its forward. The window's stride enlarges, its pad crops; `extra` rows and columns at
+    the bottom and right settle a size that strides leave open.
     """
 
-    w: Array = field(repr=False, metadata=PARAM)  # (kh, kw, K/groups, C)
-    b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
     window: Window
     groups: int = 1
     extra: tuple[int, int] = (0, 0)
 
     @classmethod
     def random(
-        cls,
-        rng: Rng,
-        kernel: Pair,
-        c: int,
-        k: int,
-        *,
-        groups: int = 1,
-        bias: bool = True,
-        extra: tuple[int, int] = (0, 0),
-        **geometry: Any,
+        cls, rng: Rng, kernel: Pair, c: int, k: int, *, groups: int = 1, bias: bool = True, **geometry: Any
     ) -> Self:
         """Filters that make k channels out of c; the geometry is that of the convolution it transposes."""
         window = Window.of(kernel, **geometry)
         shape = (*window.kernel, k // groups, c)
         fan_in = max(1, prod(shape) // groups // (k // groups) // prod(window.stride))
-        return cls(drawn(rng, shape, fan_in), _zeros(rng, k) if bias else None, window, groups, extra)
+        return cls(drawn(rng, shape, fan_in), _zeros(rng, k) if bias else None, window, groups)
 
     def __post_init__(self) -> None:
-        _check_bank(self, self.window, self.groups)
+        self._check(self.window, self.groups)
         if self.window.ceil or not all(
             0 <= e < s for e, s in zip(self.extra, self.window.stride, strict=True)
         ):
@@ -120,9 +125,6 @@ class ConvTranspose(Layer):
                 f"ConvTranspose has extra {self.extra} and stride {self.window.stride}: "
                 f"extra must be from 0 to less than the stride, and the window without ceil"
             )
-
-    def __str__(self) -> str:
-        return f"ConvTranspose {'x'.join(map(str, self.w.shape))}"
 
     @property
     def out_channels(self) -> int:
@@ -152,12 +154,11 @@ class ConvTranspose(Layer):
         return kernels.conv(dzdy, self.w, None, self.window, groups=self.groups, mem=mem)
 
     def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
-        dzdw = kernels.conv_backward_w(x, dzdy, self.window, groups=self.groups, mem=mem)
-        return {"w": dzdw} if self.b is None else {"w": dzdw, "b": per_channel(dzdy)}
+        return self._grads(kernels.conv_backward_w(x, dzdy, self.window, groups=self.groups, mem=mem), dzdy)
 
 
 @dataclass(frozen=True, eq=False)
-class FC(Layer):
+class FC(Bank):
     """Every output sees every number of the input: a convolution whose one window is the whole map.
 
         y[n,0,0,k] = b[k] + sum over i, j, c of  x[n,i,j,c] * w[i,j,c,k]
@@ -166,23 +167,13 @@ class FC(Layer):
     bound.
     """
 
-    w: Array = field(repr=False, metadata=PARAM)  # (h, w, C, K)
-    b: Array | None = field(repr=False, metadata=PARAM)  # (K,)
-
     @classmethod
     def random(cls, rng: Rng, x_size: Sequence[int], k: int, *, bias: bool = True) -> Self:
         """k outputs for maps of x_size = (h, w, c). No rng: no weights yet."""
         return cls(drawn(rng, (*x_size, k), prod(x_size)), _zeros(rng, k) if bias else None)
 
     def __post_init__(self) -> None:
-        _check_bank(self)
-
-    def __str__(self) -> str:
-        return f"FC {'x'.join(map(str, self.w.shape))}"
-
-    @property
-    def out_channels(self) -> int:
-        return self.w.shape[3]
+        self._check()
 
     def out_shape(self, x_shape: Shape) -> Shape:
         trained = self.w.shape[:3]
@@ -209,7 +200,7 @@ class FC(Layer):
 
     def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> Grads:
         dzdw = x.reshape(len(x), -1).T @ dzdy.reshape(len(dzdy), -1)  # (H*W*C, K)
-        return {"w": dzdw.reshape(self.w.shape)} | ({} if self.b is None else {"b": per_channel(dzdy)})
+        return self._grads(dzdw.reshape(self.w.shape), dzdy)
 
     def as_conv(self, x_size: Shape | None = None) -> Conv:
         """The same numbers as filters that slide; x_size (h, w, c) undoes a Flatten that came before."""
@@ -223,22 +214,3 @@ class FC(Layer):
 
 def _zeros(rng: Rng, k: int) -> Array:
     return np.zeros(k, "float32") if rng is not None else drawn(None, (k,), 1)
-
-
-def _check_bank(layer: Conv | ConvTranspose | FC, window: Window | None = None, groups: int = 1) -> None:
-    """A bank of filters agrees with its window, its bias and its groups."""
-    what, w, b = type(layer).__name__, layer.w, layer.b
-    if w.ndim != 4:
-        raise ShapeError(f"{what} wants filters (kh, kw, in, out), found an array of shape {w.shape}")
-    if window is not None and w.shape[:2] != window.kernel:
-        raise ShapeError(
-            f"{what} has filters of {w.shape[0]}x{w.shape[1]} and a window of {window.kernel}; make them "
-            "agree"
-        )
-    if groups < 1 or w.shape[3] % groups:
-        raise ShapeError(
-            f"{what} cannot share {w.shape[3]} filters among {groups} groups; give a divisor of it"
-        )
-    if b is not None and b.shape != (layer.out_channels,):
-        k = layer.out_channels
-        raise ShapeError(f"{what} makes {k} channels and wants a bias of shape ({k},), found {b.shape}")
