@@ -27,9 +27,7 @@ class Weighted(Graph):
         self.nodes = mapped(self.nodes, read_only)
         self.about = about  # what else the net is known by, handed on to the nets made from it
         self.version = 0  # of the weights: whatever was derived from older ones is stale
-        self._owned: set[int] = (
-            set()
-        )  # ids of the arrays that no one else holds, so that updating() may write to them
+        self._owned: set[int] = set()  # ids of arrays that no one else holds: updating() may write to them
 
     @property
     def params(self) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Convolution, its transpose, and the fully connected layer: a convolution whose window is the whole image."""
+"""Convolution, its transpose, and the fully connected layer: a convolution whose window is the whole map."""
 
 from __future__ import annotations
 
