@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Self
 
 from minidnn.errors import ShapeError, UsageError
@@ -79,10 +80,9 @@ class Window:
 
     def _fit(self, size: int, axis: int, before: int, after: int) -> int:
         room, stride = size + before + after - self.extent[axis], self.stride[axis]
-        count = (room + (stride - 1 if self.ceil else 0)) // stride + 1
-        if self.ceil and (count - 1) * stride >= size + before:
-            count -= 1
-        return count
+        if not self.ceil:
+            return room // stride + 1
+        return min((room + stride - 1) // stride, (size + before - 1) // stride) + 1
 
     def overhang(self, h: int, w: int) -> tuple[int, int]:
         """How far the last windows reach beyond the padded image: never with floor, sometimes with ceil."""
@@ -99,8 +99,7 @@ class Window:
         return h + top + bottom + over_y, w + left + right + over_x
 
     def each_tap(self, oh: int, ow: int) -> Iterator[tuple[int, slice, slice]]:
-        """Tap number, and the rows and columns of the padded image that lie under this tap in all oh by ow
-        windows."""
+        """Tap number, and the rows and columns of the padded image under it in all oh by ow windows."""
         (kh, kw), (sy, sx), (dy, dx) = self.kernel, self.stride, self.dilation
         for i in range(kh):
             for j in range(kw):
@@ -109,8 +108,11 @@ class Window:
 
 
 def _spread(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
-    numbers = (value,) * count if isinstance(value, int) else tuple(value)
-    if len(numbers) != count or not all(isinstance(number, int) for number in numbers):
+    try:
+        numbers = tuple(map(index, value)) if isinstance(value, Sequence) else (index(value),) * count
+    except TypeError:
+        numbers = ()
+    if len(numbers) != count:
         wanted = (
             "one whole number or 4 (top, bottom, left, right)"
             if count == 4
