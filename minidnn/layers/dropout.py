@@ -29,9 +29,9 @@ class Dropout(Layer):
             raise UsageError(f"Dropout at rate {self.rate}; give a share from 0 to less than 1")
 
     def out_shape(self, x_shape: Shape) -> Shape:
-        if self.frozen is not None and self.frozen.shape[1:] != x_shape[1:]:
+        if self.frozen is not None and self.frozen.shape not in [(1, *x_shape[1:]), x_shape]:
             raise ShapeError(
-                f"Dropout has a frozen mask {self.frozen.shape}, x has {x_shape}; use it on that size"
+                f"Dropout has a frozen mask {self.frozen.shape}, x is {x_shape}; use it on that shape"
             )
         return x_shape
 
