@@ -22,9 +22,10 @@ FLOORS = [
     ["entrance"],
     ["net", "optim", "losses"],
     ["rules", "gradcheck", "images", "weights", "summary", "sizes", "plan", "tiles"],
-    ["zoo", "dream"],
+    ["zoo", "dream", "tables"],
     ["explain", "recipes", "train"],
-    ["cli", "studio", "__main__"],
+    ["cli", "studio"],
+    ["__main__"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 READING_PATH = {room for rooms in FLOORS[:8] for room in rooms} - {"kernels"}

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="dream.png", metavar="FILE", help="where to write (dream.png)")
     parser.add_argument("--layer", default="relu2", help="whose response shall grow (relu2)")
     parser.add_argument("--steps", type=int, default=20, help="steps uphill (20)")
-    parser.add_argument("--step-size", type=float, default=1.5, help="mean change of a pixel in one step (1.5)")
+    parser.add_argument(
+        "--step-size", type=float, default=1.5, help="mean change of a pixel in one step (1.5)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the landscape (0)")
 
 
@@ -45,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
     images.save(args.output, picture)
     _, h, w, _ = picture.shape
     grown = f", {args.layer} responds {energies[-1] / energies[0]:.0f} times as strongly" if energies else ""
-    print(f"wrote {args.output}: {w}x{h} pixels, {len(energies)} steps in {perf_counter() - began:.1f} s{grown}")
+    print(
+        f"wrote {args.output}: {w}x{h} pixels, {len(energies)} steps in {perf_counter() - began:.1f} s{grown}"
+    )
 
 
 def dream(net: Net, layer: str, picture: Array, step_size: float) -> Iterator[tuple[Array, float]]:

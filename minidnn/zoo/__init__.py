@@ -1,4 +1,7 @@
-"""Nets by name, each a table like its paper's. `get("vgg16")` has shapes; `get("vgg16", rng)` random weights too."""
+"""Nets by name, each a table like its paper's.
+
+`get("vgg16")` has shapes; `get("vgg16", rng)` random weights too.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,11 @@ from minidnn.zoo.gabor import gabor
 from minidnn.zoo.lenet import lenet
 from minidnn.zoo.vgg import vgg16, vgg19
 
-NETS: dict[str, Callable[[Rng], Net]] = {
-    "gabor": lambda rng=None: gabor(),
-    "lenet": lenet,
-    "vgg16": vgg16,
-    "vgg19": vgg19,
-}
+NETS: dict[str, Callable[[Rng], Net]] = {"gabor": gabor, "lenet": lenet, "vgg16": vgg16, "vgg19": vgg19}
 
 
 def get(name: str, rng: Rng = None) -> Net:
     """The net of that name."""
     if name not in NETS:
-        raise UsageError(f"no net {name!r}{did_you_mean(name, NETS)}; there are {', '.join(NETS)}")
+        raise UsageError(f"no net {name!r}; there are {', '.join(NETS)}{did_you_mean(name, NETS)}")
     return NETS[name](rng)

@@ -1,7 +1,7 @@
 """A net that nobody had to train: edges, and curls made of edges, all filters written down as formulas.
 
-    conv1   24 Gabor filters: eight directions, as an edge, as a line, and as an edge between colours
-    conv2   12 curls: around their middle the edges run in rings, in rays, or in spirals in between
+conv1   24 Gabor filters: eight directions, as an edge, as a line, and as an edge between colours
+conv2   12 curls: around their middle the edges run in rings, in rays, or in spirals in between
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidnn.layers import Conv, MaxPool, ReLU
+from minidnn.layers.base import Rng
 from minidnn.net import Net
 from minidnn.window import Window
 
@@ -17,8 +18,8 @@ TWISTS = np.arange(6) * np.pi / 6  # between ring (0) and ray (a quarter turn), 
 COLOURS = {"edge": (1, 1, 1), "line": (1, 1, 1), "colour": (1, -0.5, -0.5)}
 
 
-def gabor() -> Net:
-    """data → conv1 → relu1 → pool1 → conv2 → relu2, for images of any size, colours around 0."""
+def gabor(rng: Rng = None) -> Net:
+    """conv1, relu1, pool1, conv2, relu2, for images of any size, colours around 0. It needs no rng."""
     return Net.chain(
         {
             "conv1": Conv(_stripes(9), np.zeros(24, "float32"), Window.of(9, pad=4)),
@@ -38,7 +39,9 @@ def _stripes(size: int) -> np.ndarray:
         for direction in DIRECTIONS:
             across = x * np.sin(direction) - y * np.cos(direction)
             wave = np.cos if kind == "line" else np.sin
-            stripe = np.exp(-(x * x + y * y) / (2 * (size / 4.5) ** 2)) * wave(across * 2 * np.pi / (size / 1.5))
+            stripe = np.exp(-(x * x + y * y) / (2 * (size / 4.5) ** 2)) * wave(
+                across * 2 * np.pi / (size / 1.5)
+            )
             filters.append((stripe - stripe.mean())[:, :, None] * colour)
     return _level(np.stack(filters, axis=3))
 
@@ -51,7 +54,9 @@ def _curls(size: int) -> np.ndarray:
     filters = []
     for kinds in [(1, 1, 0), (0, 0, 1)]:  # out of edges and lines, out of colours
         for twist in TWISTS:
-            along = np.cos(2 * (angle + np.pi / 2 + twist)[:, :, None] - 2 * DIRECTIONS)  # 1: just so, -1: across
+            along = np.cos(
+                2 * (angle + np.pi / 2 + twist)[:, :, None] - 2 * DIRECTIONS
+            )  # 1: just so, -1: across
             filters.append(ring[:, :, None] * np.concatenate([along * wanted for wanted in kinds], axis=2))
     return _level(np.stack(filters, axis=3))
 

@@ -1,0 +1,7 @@
+"""`python -m minidnn` is `minidnn`."""
+
+import sys
+
+from minidnn.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,69 @@
+"""`minidnn layers`: the table of a net, with sizes, receptive fields and memory."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import runpy
+from pathlib import Path
+
+from minidnn import zoo
+from minidnn.errors import FileFormatError, MinidnnError, UnsupportedError, UsageError, did_you_mean
+from minidnn.net import Net
+from minidnn.summary import summarise
+from minidnn.tables import FORMATS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "net", metavar="NET", help=f"{', '.join(zoo.NETS)}, or a Python file that makes a `net`"
+    )
+    parser.add_argument("--size", metavar="HxW", help="of the images (those it was made for)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="how to write it (text)")
+
+
+def run(args: argparse.Namespace) -> None:
+    print(FORMATS[args.format](summarise(_find(args.net), _size(args.size), batch=_positive(args.batch))))
+
+
+def _find(name: str) -> Net:
+    """A net of the zoo, or the one that a Python file makes."""
+    if name in zoo.NETS:
+        return zoo.get(name)
+    path = Path(name)
+    if not path.is_file():
+        raise UsageError(
+            f"no net and no file {name!r}; there are {', '.join(zoo.NETS)}{did_you_mean(name, zoo.NETS)}"
+        )
+    if path.suffix != ".py":
+        raise UnsupportedError(
+            f"{name}: a net is read from a Python file that makes a `net`; weight files hold none yet"
+        )
+    try:
+        found = runpy.run_path(str(path)).get("net")
+    except MinidnnError:
+        raise
+    except Exception as error:
+        words = f"{name} fails: {type(error).__name__}: {error}; --debug shows where"
+        raise FileFormatError(words) from error
+    if not isinstance(found, Net):
+        raise FileFormatError(
+            f"{name} makes no `net`: at its end, say net = Net([...]) or net = Net.chain({{...}})"
+        )
+    return found
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if found is None or "0" in (found[1], found[2]):
+        raise UsageError(f"--size {text}: give it as 480x640, or 224 for a square")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _positive(batch: int) -> int:
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: give at least 1")
+    return batch

@@ -1,0 +1,174 @@
+"""The command line: every command, and every way to get it wrong, in the words a user reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minidnn import __version__, images
+from minidnn.cli import doctor
+from minidnn.cli.main import main
+
+
+def said(capsys, *argv, code=0):
+    assert main(argv) == code
+    out, err = capsys.readouterr()
+    return err if code else out
+
+
+def test_layers_prints_the_table(capsys):
+    out = said(capsys, "layers", "vgg16")
+    assert len([line for line in out.splitlines() if "|" in line]) == 39
+    assert "138,357,544" in out
+
+
+def test_layers_in_other_forms_and_sizes(capsys):
+    out = said(capsys, "layers", "gabor", "--size", "30x40", "--batch", "2", "--format", "json")
+    assert json.loads(out)["rows"][0]["data_size"] == [30, 40]
+    assert json.loads(out)["rows"][0]["data_num"] == 2
+    assert said(capsys, "layers", "lenet", "--format", "csv").startswith("number,name,type")
+
+
+def test_layers_of_a_net_in_a_python_file(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from minidnn import Net, ReLU\nnet = Net.chain({'relu': ReLU()}, input_shape=(4, 5, 3))\n"
+    )
+    assert "relu" in said(capsys, "layers", str(path))
+    path.write_text("x = 1\n")
+    assert "makes no `net`" in said(capsys, "layers", str(path), code=3)
+    path.write_text("1 / 0\n")
+    assert "fails: ZeroDivisionError: division by zero; --debug" in said(capsys, "layers", str(path), code=3)
+    path.write_text("from minidnn import Net\nnet = Net([])\n")
+    assert "a net without layers" in said(capsys, "layers", str(path), code=2)
+    weights = tmp_path / "mine.h5"
+    weights.write_bytes(b"")
+    assert "weight files hold none yet" in said(capsys, "layers", str(weights), code=3)
+
+
+def test_layers_of_what_is_not_there(capsys):
+    assert "no net and no file 'vgg17'; there are gabor" in said(capsys, "layers", "vgg17", code=2)
+    assert "--size 3x: give it as 480x640" in said(capsys, "layers", "vgg16", "--size", "3x", code=2)
+    assert "--batch 0: give at least 1" in said(capsys, "layers", "vgg16", "--batch", "0", code=2)
+
+
+def test_an_error_brings_its_notes_and_no_traceback(capsys):
+    err = said(capsys, "layers", "vgg16", "--size", "100x120", code=3)
+    assert "trained on maps of (7, 7, 512)" in err
+    assert "in layer 'fc6', reading 'pool5'" in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_where_an_error_came_from():
+    with pytest.raises(Exception, match="no net"):
+        main(["layers", "vgg17", "--debug"])
+
+
+def test_sizes_reproduces_figure_3_of_zfnet(capsys):
+    out = said(
+        capsys,
+        "sizes",
+        "224",
+        *["conv7/2p1", "pool3/2p1", "conv5/2", "pool3/2p1", "conv3p1", "conv3p1", "conv3p1", "pool3/2"],
+    )
+    assert [line.split()[-1] for line in out.splitlines()[2:10]] == [
+        "110",
+        "55",
+        "26",
+        "13",
+        "13",
+        "13",
+        "13",
+        "6",
+    ]
+
+
+def test_dream_draws_a_landscape_and_dreams_on_it(capsys, tmp_path):
+    path = tmp_path / "new" / "dream.png"
+    out = said(capsys, "dream", "--output", str(path), "--steps", "2")
+    assert "wrote" in out and "2 steps" in out
+    dreamed = images.load(path)
+    assert dreamed.shape == (1, 240, 320, 3)
+    difference = np.abs(dreamed - images.clouds_over_hills()).mean()
+    assert 1 < difference < 6
+
+
+def test_dream_takes_a_picture(capsys, tmp_path):
+    images.save(tmp_path / "in.png", images.clouds_over_hills(50, 70))
+    said(capsys, "dream", str(tmp_path / "in.png"), "--output", str(tmp_path / "out.png"), "--steps", "1")
+    assert images.load(tmp_path / "out.png").shape == (1, 50, 70, 3)
+
+
+def test_dream_says_what_is_wrong(capsys, tmp_path):
+    assert "a dream of 0 steps" in said(capsys, "dream", "--steps", "0", code=2)
+    assert "no layer 'relu3'; did you mean 'relu" in said(capsys, "dream", "--layer", "relu3", code=3)
+    assert "nowhere.png" in said(capsys, "dream", str(tmp_path / "nowhere.png"), code=3)
+
+
+def test_ctrl_c_keeps_the_picture(capsys, tmp_path, monkeypatch):
+    from minidnn.cli import dream
+
+    def stops(net, layer, picture, step_size):
+        yield picture + 1, 2.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dream, "dream", stops)
+    out = said(capsys, "dream", "--output", str(tmp_path / "d.png"))
+    assert "stopped; keeping what there is" in out and "1 steps" in out
+    assert (tmp_path / "d.png").exists()
+
+
+def test_ctrl_c_elsewhere_ends_in_130(capsys, monkeypatch):
+    def stops(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "run", stops)
+    assert "stopped" in said(capsys, "doctor", code=130)
+
+
+def test_doctor_reports_and_tries_out(capsys):
+    out = said(capsys, "doctor")
+    for word in ["Python", "numpy", "BLAS", "threads", "CuPy", "all well: NumPy on the CPU works"]:
+        assert word in out
+
+
+def test_doctor_tries_every_backend(device):
+    assert doctor.works(device) == "works"
+
+
+def test_doctor_gives_the_pip_line():
+    assert doctor.advice(12, []) == "not installed: pip install 'minidnn[cuda12]'"
+    assert doctor.advice(13, []) == "not installed: pip install 'minidnn[cuda13]'"
+    assert doctor.advice(14, []) == "not installed: pip install 'minidnn[cuda13]'"
+    assert "without a GPU there is no need" in doctor.advice(None, [])
+    both = doctor.advice(13, ["cupy-cuda12x", "cupy-cuda13x"])
+    assert "in each other's way: pip uninstall -y cupy-cuda12x cupy-cuda13x" in both
+    assert doctor.advice(13, ["numpy"]).startswith("numpy ")
+
+
+def test_doctor_says_what_a_broken_backend_says(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "CuPy is not installed" in doctor.works("cuda")
+
+
+def test_the_command_is_there_by_both_names():
+    for command in (["minidnn"], [sys.executable, "-m", "minidnn"]):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+        assert done.stdout.strip() == f"minidnn {__version__}"
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    command = f"{sys.executable} -m minidnn layers vgg16 --format json | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("{") and done.stderr == ""
+
+
+def test_what_argparse_finds_wrong_ends_in_2(capsys):
+    for argv in (["drem"], ["layers"], []):
+        with pytest.raises(SystemExit) as caught:
+            main(argv)
+        assert caught.value.code == 2
