@@ -1,4 +1,3 @@
-"""Everything is in pyproject.toml."""
-from setuptools import setup
+from setuptools import setup  # everything is in pyproject.toml
 
 setup()

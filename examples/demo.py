@@ -2,8 +2,8 @@
 
     python examples/demo.py [folder for the picture]
 
-A net is run up to a layer, a derivative is put there, and it is sent back to the pixels. Adding a little of what
-arrives makes the layer respond more: that is one step of a dream, and all of its mathematics.
+A net is run up to a layer, a derivative is put there, and it is sent back to the pixels. Adding a little of
+what arrives makes the layer respond more: that is one step of a dream, and all of its mathematics.
 """
 
 import sys

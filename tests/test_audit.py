@@ -7,7 +7,6 @@ import pytest
 
 from minidnn import kernels
 from minidnn import layers as L
-
 from minidnn.errors import UsageError
 from minidnn.gradcheck import audit, check_direction, check_elements
 from minidnn.net import Net
