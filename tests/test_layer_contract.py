@@ -50,7 +50,7 @@ CASES = {
     "Conv dilated": Case(L.Conv(drawn(2, 3, 5, 4), None, DILATED)),
     "Conv in groups": Case(L.Conv(drawn(2, 3, 3, 4), drawn(4), DILATED, groups=2), (3, 7, 5, 6)),
     "ConvTranspose": Case(L.ConvTranspose(drawn(4, 3, 6, 5), drawn(6), ENLARGE, extra=(2, 1)), (2, 3, 4, 5)),
-    "ConvTranspose in groups": Case(L.ConvTranspose(drawn(2, 3, 3, 4), None, DILATED, groups=2), (3, 5, 6, 4)),
+    "ConvTranspose in groups": Case(L.ConvTranspose(drawn(2, 3, 3, 4), None, DILATED, 2), (3, 5, 6, 4)),
     "FC": Case(L.FC(drawn(7, 6, 5, 4), drawn(4))),
     "FC on a vector": Case(L.FC(drawn(1, 1, 5, 4), None), (3, 1, 1, 5)),
     "ReLU": Case(L.ReLU()),

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def dream(net: Net, layer: str, picture: Array, step_size: float) -> Iterator[tuple[Array, float]]:
-    """Gradient ascent on the mean square of a layer's response: each next picture, and the response before."""
+    """Gradient ascent on the mean square of a layer: each next picture, and the response before it."""
     res, x = net.init_res(), picture - GREY
     while True:
         y = net.forwardto(res, layer, x, keep="needed")
