@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_doctor_says_what_a_broken_backend_says(monkeypatch):
 
 
 def test_the_command_is_there_by_both_names():
-    for command in (["minidnn"], [sys.executable, "-m", "minidnn"]):
+    for command in ([Path(sys.executable).with_name("minidnn")], [sys.executable, "-m", "minidnn"]):
         done = subprocess.run([*command, "--version"], capture_output=True, text=True)
         assert done.stdout.strip() == f"minidnn {__version__}"
 
