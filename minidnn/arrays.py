@@ -38,9 +38,7 @@ def _home(x: Array) -> Any:
         import cupy
 
         return cupy
-    raise UsageError(
-        f"wanted an array, found {type(x).__name__}; numpy.asarray(x) makes one of numbers in a list"
-    )
+    raise UsageError(f"wanted an array, found {type(x).__name__}; numpy.asarray(x) makes one of a list")
 
 
 def _described(x: Array) -> str:

@@ -45,16 +45,12 @@ def check_seeds(
         shape = res[name].shape or res.filled(name).shape
         xp_of(seed, res.filled(net.input).x)
         if seed.shape != shape:
-            raise ShapeError(
-                f"the seed for {name!r} is {seed.shape}, its output is {shape}; give one of that shape"
-            )
+            raise ShapeError(f"the seed for {name!r} is {seed.shape}, its output is {shape}; make them agree")
         if name not in wanted:
-            raise UsageError(
-                f"the seed for {name!r} never reaches {' or '.join(map(repr, goals))}; leave it out"
-            )
+            ends = " or ".join(map(repr, goals))
+            raise UsageError(f"the seed for {name!r} never reaches {ends}; leave it out")
     reached = net.ancestors(seeds)
     for goal in goals:
         if goal not in reached:
-            raise UsageError(
-                f"no gradient reaches {goal!r} from {', '.join(map(repr, seeds))}; seed a layer after it"
-            )
+            origins = ", ".join(map(repr, seeds))
+            raise UsageError(f"no gradient reaches {goal!r} from {origins}; seed a layer after it")

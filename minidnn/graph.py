@@ -120,23 +120,16 @@ def _numbered(nodes: tuple[Node, ...], input: str) -> dict[str, int]:
     numbers, to_come = {input: 0}, {node.name for node in nodes}
     for number, node in enumerate(nodes, start=1):
         if node.name in numbers:
-            raise UsageError(
-                f"two layers are called {node.name!r}; a name is how a layer is asked for, so give each its "
-                "own"
-            )
+            raise UsageError(f"two layers are called {node.name!r}; give each a name of its own")
         if not node.inputs:
             raise UsageError(f"{node.name!r} reads nothing; name its inputs, e.g. ({input!r},)")
         for name in node.inputs:
             if name in numbers:
                 continue
             if name in to_come:
-                raise UsageError(
-                    f"{node.name!r} reads {name!r}, which is not made before it: a cycle, or the wrong "
-                    "order; "
-                    f"put every node after those it reads"
-                )
-            raise UnknownLayerError(
-                f"{node.name!r} reads {name!r}, and there is no such layer{did_you_mean(name, numbers)}"
-            )
+                cause = "a cycle, or the wrong order; put every node after those it reads"
+                raise UsageError(f"{node.name!r} reads {name!r}, which is not made before it: {cause}")
+            near = did_you_mean(name, numbers)
+            raise UnknownLayerError(f"{node.name!r} reads {name!r}, and there is no such layer{near}")
         numbers[node.name] = number
     return numbers

@@ -37,8 +37,10 @@ class Net(Weighted):
         input_shape: tuple[int, int, int] | None = None,
         preprocess: Any = None,
         classes: Sequence[str] = (),
+        kernels: str | Mapping[str, str] = "auto",
     ) -> None:
-        super().__init__(nodes, input, input_shape=input_shape, preprocess=preprocess, classes=tuple(classes))
+        about = {"input_shape": input_shape, "preprocess": preprocess, "classes": tuple(classes)}
+        super().__init__(nodes, input, **about, kernels=kernels)
         self.input_shape, self.preprocess, self.classes = input_shape, preprocess, tuple(classes)
         if input_shape is not None:
             self.shapes((1, *input_shape))
@@ -144,7 +146,9 @@ class Net(Weighted):
         slot, began = res[node.name], perf_counter()
         with noted(node):
             xs = [res[name].x for name in node.inputs]
-            slot.x, slot.aux = node.layer.forward(*xs, mem=res.mem, mode=mode, rng=rng)
+            slot.x, slot.aux = node.layer.forward(
+                *xs, mem=res.mem, how=self.prepared[node.name], mode=mode, rng=rng
+            )
         if res.sync:
             synchronize(slot.x)
         slot.mode, slot.aux_dropped, slot.seconds = mode, False, perf_counter() - began
@@ -181,7 +185,8 @@ class Net(Weighted):
         """What a backward asks for by its signature, and what is always there."""
         slot, one = res[node.name], len(node.inputs) == 1
         shapes = tuple(res[name].shape for name in node.inputs)
-        state = {"x_shape": shapes[0] if one else shapes, "mem": res.mem, "mode": slot.mode}
+        state: dict[str, Any] = {"x_shape": shapes[0] if one else shapes, "mode": slot.mode}
+        state |= {"mem": res.mem, "how": self.prepared[node.name]}
         asked = reads(method)
         if "x" in asked:
             xs = tuple(res.filled(name).x for name in node.inputs)
@@ -190,9 +195,7 @@ class Net(Weighted):
             state["y"] = res.filled(node.name).x
         if "aux" in asked:
             if slot.aux_dropped:
-                raise StaleResError(
-                    f"what {node.name!r} remembered was dropped: forwardto with keep='all' or 'needed'"
-                )
+                raise StaleResError(f"what {node.name!r} remembered was dropped: forwardto with keep='all'")
             state["aux"] = slot.aux
         return state
 
@@ -205,14 +208,10 @@ class Net(Weighted):
             slot = res[node.name]
             if node.name in wanted and slot.x is None:
                 if slot.shape is not None and "train" in (mode, slot.mode):
-                    raise StaleResError(
-                        f"slot {node.name!r} was dropped, and in training running it again would not give "
-                        "the same: forwardto with keep='all', or with the image again"
-                    )
+                    again = "run again in training it would not be the same: forwardto with keep='all'"
+                    raise StaleResError(f"slot {node.name!r} was dropped, and {again}")
                 if lacks_weights(node.layer):
-                    raise WeightsError(
-                        f"{node.name!r} has no weights yet, only their shapes; draw or load some"
-                    )
+                    raise WeightsError(f"{node.name!r} has no weights yet, only shapes; draw or load some")
                 wanted.update(node.inputs)
                 nodes.append(node)
         if nodes and self.input in wanted:

@@ -14,7 +14,8 @@ import numpy as np
 from minidnn.arrays import Array, to_device
 from minidnn.errors import UnknownLayerError, UsageError, did_you_mean
 from minidnn.graph import Graph, Node
-from minidnn.layers import FC, Flatten
+from minidnn.kernels import Kernels
+from minidnn.layers import FC, Conv, Flatten
 from minidnn.layers.base import lacks_weights
 from minidnn.res import Res
 
@@ -26,7 +27,7 @@ class Weighted(Graph):
         super().__init__(nodes, input)
         self.nodes = mapped(self.nodes, read_only)
         self.about = about  # what else the net is known by, handed on to the nets made from it
-        self.version = 0  # of the weights: whatever was derived from older ones is stale
+        self.prepared = Kernels(self.names[1:], about.get("kernels", "auto"))  # derived from the weights
         self._owned: set[int] = set()  # ids of arrays that no one else holds: updating() may write to them
 
     @property
@@ -99,7 +100,23 @@ class Weighted(Graph):
             yield arrays
         finally:
             set_writeable(arrays.values(), False)
-            self.version += 1
+            self.prepared.forget()
+
+    def kernels(self, size: tuple[int, int] | None = None) -> dict[str, str]:
+        """{"conv1_1": "im2col", ...}: what computes the convolutions for images of that (h, w)."""
+        if self.about.get("input_shape") is None:
+            raise UsageError("made for images of no particular size: give the net its input_shape=(h, w, c)")
+        h, w, c = self.about["input_shape"]
+        convs = {n.name: (n.layer, n.inputs[0]) for n in self.nodes if isinstance(n.layer, Conv)}
+        shapes = self.shapes((1, *(size or (h, w)), c), upto=convs)
+        return {
+            name: self.prepared[name].algorithm(shapes[before], conv.w, conv.window, conv.groups)
+            for name, (conv, before) in convs.items()
+        }
+
+    def with_kernels(self, setting: str | Mapping[str, str]) -> Self:
+        """The same net by "im2col", "winograd2", "winograd4" or "auto", or by {layer: one of these}."""
+        return type(self)(self.nodes, self.input, **self.about | {"kernels": setting})
 
     def as_convolutional(self) -> Self:
         """Every FC as a Conv that slides: a larger image then gives a map of scores (Long et al. 2015)."""
@@ -111,9 +128,7 @@ class Weighted(Graph):
             if isinstance(layer, FC):
                 unflattened = flat.get(inputs[0])
                 if unflattened is not None and unflattened not in maps:
-                    raise UsageError(
-                        f"{name!r} reads the flat {inputs[0]!r}: give the net its input_shape=(h, w, c)"
-                    )
+                    raise UsageError(f"{name!r} reads the flat {inputs[0]!r}: give the net its input_shape")
                 layer = layer.as_conv(None if unflattened is None else maps[unflattened][1:])
                 inputs = (unflattened or inputs[0],)
             nodes.append(Node(name, layer, inputs))

@@ -111,9 +111,7 @@ class Res(Mapping[str, Slot]):
         if slot.shape is None:
             raise StaleResError(f"slot {name!r} is empty: call forwardto(res, {name!r}, image) first")
         if slot.x is None:
-            raise StaleResError(
-                f"the x of slot {name!r} was dropped: forwardto with keep='all', or {name!r} among the kept"
-            )
+            raise StaleResError(f"the x of slot {name!r} was dropped: forwardto with keep='all'")
         return slot
 
     @property

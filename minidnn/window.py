@@ -51,9 +51,7 @@ class Window:
         for name, least in [("kernel", 1), ("stride", 1), ("dilation", 1), ("pad", 0)]:
             numbers = getattr(self, name)
             if any(number < least for number in numbers):
-                raise ShapeError(
-                    f"{name} of a window is {numbers}; every number there must be at least {least}"
-                )
+                raise ShapeError(f"{name} of a window is {numbers}; each number must be at least {least}")
 
     @property
     def taps(self) -> int:
@@ -64,6 +62,11 @@ class Window:
         """The pixels from the first tap to the last, both counted."""
         (kh, kw), (dy, dx) = self.kernel, self.dilation
         return (kh - 1) * dy + 1, (kw - 1) * dx + 1
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether two windows may see the same pixel."""
+        return self.stride[0] < self.extent[0] or self.stride[1] < self.extent[1]
 
     def out_size(self, h: int, w: int) -> tuple[int, int]:
         """How many windows fit on an image of h by w pixels."""

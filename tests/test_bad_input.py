@@ -317,7 +317,7 @@ CONTRADICTIONS = [
     (lambda: L.Dropout(1.0), "a share from 0 to less than 1"),
     (
         lambda: L.Dropout(0.5, np.ones((1, 2, 2, 3))).out_shape((1, 4, 4, 3)),
-        "a frozen mask .* use it on that shape",
+        "a frozen mask .* make them agree",
     ),
     (lambda: L.Concat().out_shape((1, 2, 2, 3), (1, 3, 2, 3)), "Concat wants maps of one size"),
     (lambda: L.Add().out_shape((1, 2, 2, 3), (1, 2, 2, 4)), "Add wants maps of one shape"),

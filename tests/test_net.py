@@ -356,5 +356,5 @@ def test_dropped_state_says_so_on_the_way_back(net, image):
 
 def test_a_training_run_does_not_draw_again_what_it_dropped(net, image):
     res = ran(net, image, "a", keep=[], mode="train")
-    with pytest.raises(StaleResError, match="in training running it again would not give the same"):
+    with pytest.raises(StaleResError, match="run again in training it would not be the same"):
         net.forwardto(res, "b", mode="train")

@@ -3,11 +3,16 @@
 These are the teachers. A faster sibling is checked against them before it is timed.
 """
 
-from minidnn.kernels.im2col import col2im, conv, conv_backward, conv_backward_w, im2col, padded
+from minidnn.kernels.choice import How, Kernel, Kernels
+from minidnn.kernels.conv import conv, conv_backward
+from minidnn.kernels.im2col import col2im, conv_backward_w, im2col, padded
 from minidnn.kernels.neighbours import channel_sum, square_sum
 from minidnn.kernels.pool import avg_pool, avg_pool_backward, max_pool, pool_by_switch, unpool
 
 __all__ = [
+    "How",
+    "Kernel",
+    "Kernels",
     "avg_pool",
     "avg_pool_backward",
     "channel_sum",

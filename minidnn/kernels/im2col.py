@@ -30,7 +30,7 @@ def padded(x: Array, window: Window, fill: float = 0.0) -> Array:
     top, bottom, left, right = window.pad
     over_y, over_x = window.overhang(*x.shape[1:3])
     pads = ((0, 0), (top, bottom + over_y), (left, right + over_x), (0, 0))
-    return xp_of(x).pad(x, pads, constant_values=fill)
+    return xp_of(x).pad(x, pads, constant_values=fill) if any(map(any, pads)) else x
 
 
 def im2col(x: Array, window: Window, *, fill: float = 0.0, mem: Mem = None) -> Array:

@@ -25,7 +25,8 @@ def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
     switches = xp.zeros((n, oh, ow, c), np.uint8 if window.taps <= 256 else np.int32)
     for tap, ys, xs in window.each_tap(oh, ow):
         pixel = ground[:, ys, xs]
-        switches[pixel > y] = tap
+        better = (pixel > y) * switches.dtype.type(tap)
+        xp.maximum(switches, better, out=switches)  # of the taps that beat all before them, the last
         xp.maximum(y, pixel, out=y)
     return y, switches
 
@@ -37,7 +38,10 @@ def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window) 
     top, _, left, _ = window.pad
     ground = xp.zeros((n, *window.padded_size(h, w), c), y.dtype)
     for tap, ys, xs in window.each_tap(*window.out_size(h, w)):
-        ground[:, ys, xs] += y * (switches == tap)
+        if window.overlaps:
+            ground[:, ys, xs] += y * (switches == tap)
+        else:
+            xp.multiply(y, switches == tap, out=ground[:, ys, xs])
     return ground[:, top : top + h, left : left + w]
 
 

@@ -59,9 +59,8 @@ class PReLU(Layer):
 
     def out_shape(self, x_shape: Shape) -> Shape:
         if self.slope.shape not in [(1,), (x_shape[3],)]:
-            raise ShapeError(
-                f"PReLU has slopes {self.slope.shape}, x has {x_shape[3]} channels; give one or one each"
-            )
+            found = f"slopes {self.slope.shape}, x has {x_shape[3]} channels"
+            raise ShapeError(f"PReLU has {found}; give one, or one for each")
         return x_shape
 
     def forward(self, x: Array, **_: Any) -> tuple[Array, None]:

@@ -47,17 +47,13 @@ class Layer:
 
     def replacing(self, **arrays: Array) -> Self:
         """The same layer with other arrays, which must have the shapes of those they replace."""
-        own = self.params | self.buffers
+        own, what = self.params | self.buffers, type(self).__name__
         for name, array in arrays.items():
             if name not in own:
-                raise UnknownLayerError(
-                    f"{type(self).__name__} has no array {name!r}{did_you_mean(name, own)} (it has "
-                    f"{', '.join(own) or 'none'})"
-                )
+                has = f"it has {', '.join(own) or 'none'}{did_you_mean(name, own)}"
+                raise UnknownLayerError(f"{what} has no array {name!r}; {has}")
             if array.shape != own[name].shape:
-                raise MismatchError(
-                    f"{type(self).__name__} wants {name!r} as {own[name].shape}, found {array.shape}"
-                )
+                raise MismatchError(f"{what} wants {name!r} as {own[name].shape}, found {array.shape}")
         return replace(self, **arrays)
 
     def out_shape(self, *x_shapes: Any) -> Shape:

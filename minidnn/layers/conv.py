@@ -12,6 +12,7 @@ import numpy as np
 from minidnn import kernels
 from minidnn.arrays import Array
 from minidnn.errors import ShapeError, UsageError
+from minidnn.kernels.choice import How
 from minidnn.kernels.im2col import Mem
 from minidnn.layers.base import PARAM, Grads, Layer, Rng, Shape, check_channels, drawn, per_channel
 from minidnn.window import Window
@@ -80,12 +81,13 @@ class Conv(Bank):
         check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
         return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
-    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, None]:
+    def forward(self, x: Array, *, how: How = None, mem: Mem = None, **_: Any) -> tuple[Array, None]:
         self.out_shape(x.shape)
-        return kernels.conv(x, self.w, self.b, self.window, groups=self.groups, mem=mem), None
+        return kernels.conv(x, self.w, self.b, self.window, groups=self.groups, how=how, mem=mem), None
 
-    def backward(self, dzdy: Array, *, x_shape: Shape, mem: Mem = None, **_: Any) -> Array:
-        return kernels.conv_backward(dzdy, self.w, self.window, x_shape=x_shape, groups=self.groups, mem=mem)
+    def backward(self, dzdy: Array, *, x_shape: Shape, how: How = None, mem: Mem = None, **_: Any) -> Array:
+        w, window, groups = self.w, self.window, self.groups
+        return kernels.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, how=how, mem=mem)
 
     def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
         return self._grads(kernels.conv_backward_w(dzdy, x, self.window, groups=self.groups, mem=mem), dzdy)
@@ -140,9 +142,7 @@ class ConvTranspose(Bank):
         h = (x_shape[1] - 1) * sy + eh - top - bottom + self.extra[0]
         w = (x_shape[2] - 1) * sx + ew - left - right + self.extra[1]
         if h < 1 or w < 1:
-            raise ShapeError(
-                f"{self} crops {x_shape} by {self.window.pad} to {h}x{w}; use a larger x or less pad"
-            )
+            raise ShapeError(f"{self} crops {x_shape} to {h}x{w}; use a larger x or less pad")
         return (x_shape[0], h, w, self.out_channels)
 
     def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, None]:

@@ -31,7 +31,7 @@ class Dropout(Layer):
     def out_shape(self, x_shape: Shape) -> Shape:
         if self.frozen is not None and self.frozen.shape not in [(1, *x_shape[1:]), x_shape]:
             raise ShapeError(
-                f"Dropout has a frozen mask {self.frozen.shape}, x is {x_shape}; use it on that shape"
+                f"Dropout has a frozen mask {self.frozen.shape}, x is {x_shape}; make them agree"
             )
         return x_shape
 

@@ -1,0 +1,204 @@
+"""Convolution by 3x3 filters with fewer multiplications (Winograd 1980; Lavin & Gray 2016).
+
+    for each tile of m x m outputs, over (m+2) x (m+2) pixels x:        y = A [ (G w Gᵀ) * (B x Bᵀ) ] Aᵀ
+
+The product in the middle is by elements, so the sum over channels makes it a matrix product for each of its
+(m+2)² points: where 9 m² multiplications were, (m+2)² are left, 2.25 times fewer for m = 2 and 4 times for m
+= 4. The price is some rounding, and that it reaches all outputs of a tile.
+
+Every transform is a small matrix times rows of an image, so all of it is np.matmul, on matrices so small that
+BLAS takes them as they lie; and the tiles of a task are worked off while they are in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from minidnn.arrays import Array
+from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.im2col import Mem, room
+from minidnn.window import Window
+
+SMALL = 1_000_000  # multiplications up to which OpenBLAS takes a matrix product as it lies
+IN_CACHE = 1_500_000  # numbers that one task may work on
+
+
+class Transform(NamedTuple):
+    """The three matrices of F(m x m, 3 x 3), with p = m + 2 points each way."""
+
+    b: Array  # (p, p): from pixels to points
+    g: Array  # (p, 3): from filters to points
+    a: Array  # (m, p): from points to outputs
+
+    @property
+    def m(self) -> int:
+        return len(self.a)
+
+
+F2 = Transform(
+    b=np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+    g=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
+    a=np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
+)
+F4 = Transform(
+    b=np.array(
+        [
+            [4, 0, -5, 0, 1, 0],
+            [0, -4, -4, 1, 1, 0],
+            [0, 4, -4, -1, 1, 0],
+            [0, -2, -1, 2, 1, 0],
+            [0, 2, -1, -2, 1, 0],
+            [0, 4, 0, -5, 0, 1],
+        ]
+    ),
+    g=np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24,
+    a=np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+)
+TRANSFORMS = {"winograd2": F2, "winograd4": F4}
+
+
+def fits(window: Window, groups: int) -> bool:
+    """Whether it is a convolution of this kind, and its way back too."""
+    plain = window.kernel == (3, 3) and window.stride == window.dilation == (1, 1) and not window.ceil
+    return plain and groups == 1 and max(window.pad) <= 2
+
+
+def prepared(w: Array, transform: Transform) -> Array:
+    """G w Gᵀ for every filter, in panels of outputs: (3, 3, C, K) → (p², K/panel, C, panel)."""
+    _, _, c, k = w.shape
+    both = np.kron(transform.g, transform.g).astype(w.dtype)  # (p², 9)
+    points = (both @ w.reshape(9, c * k)).reshape(len(both), c, -1, _panel(k))
+    return np.ascontiguousarray(points.transpose(0, 2, 1, 3))
+
+
+def prepared_backward(w: Array, transform: Transform) -> Array:
+    """The filters of the way back: turned by half a turn, inputs and outputs exchanged."""
+    return prepared(w[::-1, ::-1].transpose(0, 1, 3, 2), transform)
+
+
+def conv(x: Array, u: Array, b: Array | None, window: Window, transform: Transform, mem: Mem) -> Array:
+    """(N, H, W, C) → (N, oh, ow, K) by the prepared filters u."""
+    n, h, w, _ = x.shape
+    work = _Tiles(transform, u, b, *window.out_size(h, w))
+    pixels = work.grounded(x, window, mem)
+    y = np.empty((n, work.rows * work.m, work.columns * work.m, work.k), x.dtype)
+    with CREW.alone():
+        if work.rows >= 12 or n > 4:
+            work.by_blocks(pixels, y)
+        else:
+            for image in range(n):
+                work.by_phases(pixels[image], y[image])
+    return y if y.shape[1:3] == work.size else np.ascontiguousarray(y[:, : work.size[0], : work.size[1]])
+
+
+def conv_backward(dzdy: Array, u: Array, window: Window, transform: Transform, mem: Mem) -> Array:
+    """The gradient by x is a convolution too, by the turned filters, with 2 - pad where pad was."""
+    top, bottom, left, right = (2 - pad for pad in window.pad)
+    return conv(dzdy, u, None, Window.of(3, pad=(top, bottom, left, right)), transform, mem)
+
+
+class _Tiles:
+    """One convolution cut into `rows` x `columns` tiles, and what is done with some rows at a time."""
+
+    def __init__(self, transform: Transform, u: Array, b: Array | None, oh: int, ow: int) -> None:
+        _, panels, self.c, panel = u.shape
+        self.u, self.bias, self.k, self.size = u, b, panels * panel, (oh, ow)
+        self.to_points, self.to_outputs = (matrix.astype(u.dtype) for matrix in (transform.b, transform.a))
+        self.m, self.p = transform.a.shape
+        self.rows, self.columns = -(-oh // self.m), -(-ow // self.m)
+        self.width = self.columns * self.m + 2
+
+    def grounded(self, x: Array, window: Window, mem: Mem) -> Array:
+        """The padded image, filled up with zeros to whole tiles."""
+        n, h, w, c = x.shape
+        top, _, left, _ = window.pad
+        ground = room((n, self.rows * self.m + 2, self.width, c), x, mem)
+        ground[:, :top] = ground[:, top + h :] = 0
+        ground[:, top : top + h, :left] = ground[:, top : top + h, left + w :] = 0
+        ground[:, top : top + h, left : left + w] = x
+        return ground
+
+    def by_blocks(self, pixels: Array, y: Array) -> None:
+        """For large maps: every task takes some rows of tiles all the way, within the cache."""
+        p, columns = self.p, self.columns
+        rows = max(1, min(4, IN_CACHE // (p * p * columns * (self.c + self.k)), -(-self.rows // 2)))
+        spaces: list[Array] = []
+
+        def task(image: int, at: int) -> None:
+            some = min(rows, self.rows - at)
+            space = spaces.pop() if spaces else np.empty(p * p * rows * columns * (self.c + self.k), y.dtype)
+            points, products = self._split(space, some)
+            self.into_points(pixels[image], at, points)
+            self.multiply(points, products, range(p * p))
+            self.into_outputs(products, y[image], at)
+            spaces.append(space)
+
+        CREW.run(partial(task, image, at) for image in range(len(pixels)) for at in range(0, self.rows, rows))
+
+    def by_phases(self, pixels: Array, y: Array) -> None:
+        """For small maps with many channels: all tiles into points, point by point, and all out again."""
+        p = self.p
+        points, products = self._split(
+            np.empty(p * p * self.rows * self.columns * (self.c + self.k), y.dtype), self.rows
+        )
+        rows = range(0, self.rows, 2)
+        CREW.run(partial(self.into_points, pixels, at, points[:, :, at : at + 2]) for at in rows)
+        CREW.run(partial(self.multiply, points, products, range(at, at + p)) for at in range(0, p * p, p))
+        CREW.run(partial(self.into_outputs, products[:, :, at : at + 2], y, at) for at in rows)
+
+    def _split(self, space: Array, rows: int) -> tuple[Array, Array]:
+        """Room for points (p, p, rows, columns, C) and for products (p, p, rows, columns, K)."""
+        places = self.p * self.p * rows * self.columns
+        points, products = space[: places * self.c], space[places * self.c : places * (self.c + self.k)]
+        shape = (self.p, self.p, rows, self.columns)
+        return points.reshape(*shape, self.c), products.reshape(*shape, self.k)
+
+    def into_points(self, pixels: Array, at: int, points: Array) -> None:
+        """B x Bᵀ: down the columns of pixels first, then along the rows. The tiles overlap by two pixels."""
+        rows, m, p, c = points.shape[2], self.m, self.p, self.c
+        down, across, item = pixels.strides[0], pixels.strides[1], pixels.itemsize
+        tall = as_strided(pixels[at * m :], (rows, p, self.width * c), (m * down, down, item))
+        half = self.to_points @ tall  # (rows, p, width*C)
+        strides = (*half.strides[:2], m * across, across, item)
+        wide = as_strided(half, (rows, p, self.columns, p, c), strides)
+        np.matmul(self.to_points, wide, out=points.transpose(2, 0, 3, 1, 4))
+
+    def multiply(self, points: Array, products: Array, which: range) -> None:
+        """At each point, one matrix product over the channels, in panels that BLAS takes as they lie."""
+        v = points.reshape(self.p**2, -1, self.c)[which.start : which.stop]  # (some, T, C)
+        out = products.reshape(self.p**2, -1, self.k)[which.start : which.stop]  # (some, T, K)
+        u = self.u[which.start : which.stop]  # (some, K/panel, C, panel)
+        for part, height in _strips(v.shape[1], self.c * u.shape[3]):
+            a = v[:, None, part].reshape(len(v), 1, -1, height, self.c)
+            into = out[:, part].reshape(len(v), -1, height, u.shape[1], u.shape[3])
+            np.matmul(a, u[:, :, None], out=into.transpose(0, 3, 1, 2, 4))
+
+    def into_outputs(self, products: Array, y: Array, at: int) -> None:
+        """A (...) Aᵀ, with the bias: added at point (1, 1), it comes out at every output just once."""
+        rows, m, p, k = products.shape[2], self.m, self.p, self.k
+        if self.bias is not None:
+            products[1, 1] += self.bias
+        half = np.empty((m, p, rows, self.columns, k), y.dtype)
+        flat = products.reshape(p, p, rows, self.columns * k).transpose(2, 1, 0, 3)
+        np.matmul(self.to_outputs, flat, out=half.reshape(m, p, rows, -1).transpose(2, 1, 0, 3))
+        tiles = y[at * m : (at + rows) * m].reshape(rows, m, self.columns, m, k)
+        np.matmul(self.to_outputs, half.transpose(2, 0, 3, 1, 4), out=tiles)
+
+
+def _panel(k: int) -> int:
+    """How many outputs go into one panel: a divisor of k, at most 64, but no sliver."""
+    return next((size for size in range(64, 15, -1) if k % size == 0), k)
+
+
+def _strips(total: int, per_row: int) -> Iterator[tuple[slice, int]]:
+    """Rows in strips of one height whose product is small, and a last strip with what is left."""
+    height = -(-total // -(-total * per_row // SMALL))
+    whole = total // height * height
+    yield slice(0, whole), height
+    if whole < total:
+        yield slice(whole, total), total - whole
