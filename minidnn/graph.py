@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from operator import index
 from typing import NamedTuple
 
@@ -25,7 +26,10 @@ class Graph:
     """Who reads whom, under which name, in which shape. Number 0 is the input, 1 the first node."""
 
     def __init__(self, nodes: Iterable[Node], input: str) -> None:
-        self.nodes = tuple(Node(name, layer, tuple(inputs)) for name, layer, inputs in nodes)
+        self.nodes = tuple(
+            Node(name, layer, (inputs,) if isinstance(inputs, str) else tuple(inputs))
+            for name, layer, inputs in nodes
+        )
         self.input = input
         self._numbers = _numbered(self.nodes, input)
 
@@ -39,15 +43,15 @@ class Graph:
             if layer not in self._numbers:
                 raise UnknownLayerError(f"no layer {layer!r}{did_you_mean(layer, self._numbers)}")
             return layer
-        if not 0 <= index(layer) < len(self._numbers):
+        if not hasattr(layer, "__index__") or not 0 <= index(layer) < len(self._numbers):
             raise UnknownLayerError(f"no layer {layer}: this net has 0 ({self.input}) to {len(self.nodes)}")
         return self.names[layer]
 
-    def names_of(self, layers: Handle | Sequence[Handle]) -> tuple[str, ...]:
-        several = [layers] if isinstance(layers, Handle) else layers
-        if not several:
+    def names_of(self, layers: Handle | Collection[Handle]) -> tuple[str, ...]:
+        names = tuple(self.name_of(layer) for layer in listed(layers))
+        if not names:
             raise UsageError("no layer was named; give one, or a list of some")
-        return tuple(self.name_of(layer) for layer in several)
+        return names
 
     def number_of(self, layer: Handle) -> int:
         return self._numbers[self.name_of(layer)]
@@ -59,11 +63,11 @@ class Graph:
             raise UnknownLayerError(f"{self.input!r} is the input of the net, not a layer of it")
         return self.nodes[number - 1]
 
-    def ancestors(self, names: Iterable[str]) -> set[str]:
-        """These, and all that they are computed from."""
+    def ancestors(self, names: Iterable[str], *, walls: Collection[str] = ()) -> set[str]:
+        """These, and all that they are computed from; what lies behind a wall alone is not looked for."""
         found = set(names)
         for node in reversed(self.nodes):
-            if node.name in found:
+            if node.name in found and node.name not in walls:
                 found.update(node.inputs)
         return found
 
@@ -104,6 +108,11 @@ class Graph:
         return None
 
 
+def listed(layers: Handle | Collection[Handle]) -> Collection[Handle]:
+    """One layer or several, as several."""
+    return layers if isinstance(layers, Collection) and not isinstance(layers, str) else [layers]
+
+
 @contextmanager
 def noted(node: Node) -> Iterator[None]:
     """What goes wrong in here is told with its place."""
@@ -119,6 +128,12 @@ def _numbered(nodes: tuple[Node, ...], input: str) -> dict[str, int]:
         raise UsageError("a net without layers; give at least one node")
     numbers, to_come = {input: 0}, {node.name for node in nodes}
     for number, node in enumerate(nodes, start=1):
+        if not isinstance(node.layer, Layer):
+            raise UsageError(f"{node.name!r} is {node.layer!r}, not a layer; make one: ReLU(), not ReLU")
+        if node.name in ("all", "needed"):
+            raise UsageError(
+                f"a layer cannot be called {node.name!r}: to forwardto(keep=...) that means another thing"
+            )
         if node.name in numbers:
             raise UsageError(f"two layers are called {node.name!r}; give each a name of its own")
         if not node.inputs:
@@ -131,5 +146,10 @@ def _numbered(nodes: tuple[Node, ...], input: str) -> dict[str, int]:
                 raise UsageError(f"{node.name!r} reads {name!r}, which is not made before it: {cause}")
             near = did_you_mean(name, numbers)
             raise UnknownLayerError(f"{node.name!r} reads {name!r}, and there is no such layer{near}")
+        try:
+            signature(node.layer.out_shape).bind(*node.inputs)
+        except TypeError:
+            what = f"{type(node.layer).__name__} does not take {len(node.inputs)} inputs"
+            raise UsageError(f"{node.name!r} reads {', '.join(map(repr, node.inputs))}; a {what}") from None
         numbers[node.name] = number
     return numbers

@@ -5,20 +5,20 @@ All that a run computes is in its `Res`, so one net serves any number of runs at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Self
 
 import numpy as np
 
 from minidnn.arrays import Array, synchronize
-from minidnn.entrance import check_seeds, fitting_image
+from minidnn.entrance import check_seeds, check_weights, fitting_image, named_seeds
 from minidnn.errors import StaleResError, UsageError, WeightsError
-from minidnn.graph import Handle, Node, noted
+from minidnn.graph import Handle, Node, listed, noted
 from minidnn.layers import Layer
 from minidnn.layers.base import lacks_weights, reads
 from minidnn.params import Weighted
-from minidnn.res import Res
+from minidnn.res import AGAIN, Res
 
 Rules = Mapping[type[Layer] | str, Callable[..., Any]]  # for a kind of layer, or for one by name
 
@@ -61,13 +61,13 @@ class Net(Weighted):
     def forwardto(
         self,
         res: Res,
-        layer: Handle | Sequence[Handle],
+        layer: Handle | Collection[Handle],
         image: Array | None = None,
         *,
         start: Handle | None = None,
         mode: str = "test",
         rng: np.random.Generator | None = None,
-        keep: str | Sequence[Handle] = "all",
+        keep: str | Collection[Handle] = "all",
     ) -> Any:
         """Run up to this layer and hand back its output; for a list of layers, a dict of theirs.
 
@@ -79,18 +79,16 @@ class Net(Weighted):
         targets = self.names_of(layer)
         if mode not in ("test", "train"):
             raise UsageError(f'no mode {mode!r}; there are "test" and "train"')
-        kept = {
-            word if word in ("all", "needed") else self.name_of(word)
-            for word in ([keep] if isinstance(keep, Handle) else keep)
-        }
+        kept = {word if word in ("all", "needed") else self.name_of(word) for word in listed(keep)}
         if image is not None:
             if start is not None:
                 raise UsageError("an image and start=... at once: a new image starts at the beginning")
             image = fitting_image(self, image, targets)
-            for slot in res.values():
-                slot.clear()
+            res.begin(self.version)
             res[self.input].x = image
-        elif start is not None:
+        else:
+            check_weights(res, self.version)
+        if start is not None:
             res.filled(self.name_of(start))
             for name in self.descendants([self.name_of(start)]):
                 res[name].clear()
@@ -103,7 +101,7 @@ class Net(Weighted):
             for name in {node.name, *node.inputs} - x_kept:
                 if not any(name in later.inputs for later in nodes[i + 1 :]):
                     res[name].drop_x()
-        return res[targets[0]].x if isinstance(layer, Handle) else {name: res[name].x for name in targets}
+        return res[targets[0]].x if listed(layer) is not layer else {name: res[name].x for name in targets}
 
     def backwardfrom(
         self,
@@ -112,25 +110,29 @@ class Net(Weighted):
         *,
         params: bool = False,
         rules: Rules | None = None,
-        to: Handle | Sequence[Handle] | None = 0,
+        to: Handle | Collection[Handle] | None = 0,
         accumulate: bool = False,
     ) -> Any:
         """Send the derivatives {layer: dz/dx} back, and hand back dz/dx at `to`: by default at the image.
 
-        For a list of layers that is a dict, ready to be the seeds for going on. `params` also fills the
-        slots' dzdw, of every layer on the way; `accumulate` adds to those that are there. With to=None no
-        gradient by the image is made, as for training. `rules` puts functions in the place of a layer's own
-        backward (minidnn.rules).
+        For a list of layers that is a dict, ready to be the seeds for going on: each layer named is a wall,
+        and what would pass through it to another one is left for then. `params` also fills the slots' dzdw,
+        of every layer on the way; `accumulate` adds to those that are there. With to=None no gradient by the
+        image is made, as for training. `rules` puts functions in the place of a layer's own backward
+        (minidnn.rules).
         """
-        by_name = {self.name_of(name): seed for name, seed in seeds.items()}
+        check_weights(res, self.version)
+        by_name = named_seeds(self, seeds)
         goals = () if to is None else self.names_of(to)
         rules = {k if isinstance(k, type) else self.name_of(k): rule for k, rule in (rules or {}).items()}
         after = set(self.names[1:]) if to is None else self.descendants(goals)
-        on_the_way = self.ancestors(by_name) & after
+        on_the_way = (self.ancestors(by_name, walls=goals) & after).difference(goals)
         wanted = on_the_way.union(goals)  # the slots that get a dzdx
         check_seeds(self, res, by_name, goals, wanted)
-        for name in wanted:
+        for name in self.ancestors(wanted):
             res[name].dzdx = None
+        for slot in res.values() if params and not accumulate else ():
+            slot.dzdw = {}
         for name, seed in by_name.items():
             res[name].dzdx = seed.astype(res[self.input].x.dtype, copy=False)
         for node in reversed(self.nodes):
@@ -138,7 +140,7 @@ class Net(Weighted):
                 self._backward(res, node, rules, wanted, params, accumulate)
         if to is None:
             return None
-        return res[goals[0]].dzdx if isinstance(to, Handle) else {name: res[name].dzdx for name in goals}
+        return res[goals[0]].dzdx if listed(to) is not to else {name: res[name].dzdx for name in goals}
 
     # One layer each way.
 
@@ -167,7 +169,7 @@ class Net(Weighted):
         with noted(node):
             if params and layer.params:
                 dzdw = layer.backward_params(slot.dzdx, **self._state(res, node, layer.backward_params))
-                slot.dzdw = _added(slot.dzdw, dzdw) if accumulate else dzdw
+                slot.dzdw = {name: slot.dzdw[name] + d if slot.dzdw else d for name, d in dzdw.items()}
             if not wanted.isdisjoint(node.inputs):
                 if rule is None:
                     dzdx = layer.backward(slot.dzdx, **self._state(res, node, layer.backward))
@@ -195,7 +197,7 @@ class Net(Weighted):
             state["y"] = res.filled(node.name).x
         if "aux" in asked:
             if slot.aux_dropped:
-                raise StaleResError(f"what {node.name!r} remembered was dropped: forwardto with keep='all'")
+                raise StaleResError(f"what {node.name!r} remembered was dropped: {AGAIN}")
             state["aux"] = slot.aux
         return state
 
@@ -208,7 +210,7 @@ class Net(Weighted):
             slot = res[node.name]
             if node.name in wanted and slot.x is None:
                 if slot.shape is not None and "train" in (mode, slot.mode):
-                    again = "run again in training it would not be the same: forwardto with keep='all'"
+                    again = f"run again in training it would not be the same: {AGAIN}"
                     raise StaleResError(f"slot {node.name!r} was dropped, and {again}")
                 if lacks_weights(node.layer):
                     raise WeightsError(f"{node.name!r} has no weights yet, only shapes; draw or load some")
@@ -230,7 +232,3 @@ class Net(Weighted):
             x_kept.update(node.inputs if "x" in read else (), [node.name] if "y" in read else ())
             aux_kept.update([node.name] if "aux" in read else ())
         return x_kept, aux_kept
-
-
-def _added(old: dict[str, Array], new: dict[str, Array]) -> dict[str, Array]:
-    return {name: old[name] + new[name] if name in old else new[name] for name in new}

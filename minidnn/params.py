@@ -12,12 +12,14 @@ from typing import Any, Self
 import numpy as np
 
 from minidnn.arrays import Array, to_device
-from minidnn.errors import UnknownLayerError, UsageError, did_you_mean
+from minidnn.errors import UnknownLayerError, UsageError, WeightsError, did_you_mean
 from minidnn.graph import Graph, Node
 from minidnn.kernels import Kernels
-from minidnn.layers import FC, Conv, Flatten
-from minidnn.layers.base import lacks_weights
+from minidnn.layers import FC, Conv, Dropout, Flatten, GradientReversal, LeakyReLU, ReLU, Sigmoid, Tanh
+from minidnn.layers.base import drawn, is_placeholder, lacks_weights
 from minidnn.res import Res
+
+POINTWISE = ReLU | LeakyReLU | Sigmoid | Tanh | Dropout | GradientReversal  # as good on a map as on a vector
 
 
 class Weighted(Graph):
@@ -27,7 +29,9 @@ class Weighted(Graph):
         super().__init__(nodes, input)
         self.nodes = mapped(self.nodes, read_only)
         self.about = about  # what else the net is known by, handed on to the nets made from it
-        self.prepared = Kernels(self.names[1:], about.get("kernels", "auto"))  # derived from the weights
+        self.version = 0  # of the weights: a run that began with another one cannot go on
+        self.prepared = Kernels(self.names[1:], about.get("kernels", "auto"))
+        self._open = False  # whether updating() is under way
         self._owned: set[int] = set()  # ids of arrays that no one else holds: updating() may write to them
 
     @property
@@ -70,21 +74,33 @@ class Weighted(Graph):
 
     def astype(self, dtype: Any) -> Self:
         """The same net computing in that dtype: float64 for checks, float32 for work."""
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise UsageError(f"a net computes in float32 or float64, not in {np.dtype(dtype)}")
-        return self._with(mapped(self.nodes, lambda array: array.astype(dtype, copy=False)))
+        if dtype not in (np.float32, np.float64, "float32", "float64"):
+            raise UsageError(f"a net computes in float32 or float64, not in {dtype!r}")
+
+        def converted(array: Array) -> Array:
+            known = not is_placeholder(array)
+            return array.astype(dtype, copy=False) if known else drawn(None, array.shape, 1, dtype)
+
+        return self._with(mapped(self.nodes, converted))
 
     def to(self, device: str) -> Self:
         """The same net with its weights on that device: "cpu" or "cuda"."""
-        return self._with(mapped(self.nodes, lambda array: to_device(array, device)))
+        return self._with(mapped(self.nodes, lambda a: a if is_placeholder(a) else to_device(a, device)))
 
     @contextmanager
     def updating(self) -> Iterator[dict[str, Array]]:
         """The one door to changing weights in place: `with net.updating() as w: w["conv1/w"] -= step`.
 
-        What others hold too (the caller's array, a mapped file, a net made from this one) is copied first, so
-        only this net changes.
+        The first time the arrays are copied, so those that this net was made of never change, nor do nets
+        made from it by its methods. What was taken out of it since (net.params, net.nodes) shows every later
+        change.
         """
+        if self.without_weights:
+            raise WeightsError(
+                f"no weights yet in {', '.join(sorted(self.without_weights))}; draw or load some"
+            )
+        if self._open:
+            raise UsageError("net.updating() within net.updating(): write to the weights of the outer one")
         owned: set[int] = set()
 
         def own(array: Array) -> Array:
@@ -93,14 +109,16 @@ class Weighted(Graph):
             return mine
 
         self.nodes = mapped(self.nodes, own)
-        self._owned = owned
-        arrays = self.params | self.buffers
+        self._owned, self._open = owned, True
+        arrays = WrittenThrough(self.params | self.buffers)
         set_writeable(arrays.values(), True)
         try:
             yield arrays
         finally:
             set_writeable(arrays.values(), False)
+            self.version += 1
             self.prepared.forget()
+            self._open = False
 
     def kernels(self, size: tuple[int, int] | None = None) -> dict[str, str]:
         """{"conv1_1": "im2col", ...}: what computes the convolutions for images of that (h, w)."""
@@ -116,33 +134,57 @@ class Weighted(Graph):
 
     def with_kernels(self, setting: str | Mapping[str, str]) -> Self:
         """The same net by "im2col", "winograd2", "winograd4" or "auto", or by {layer: one of these}."""
-        return type(self)(self.nodes, self.input, **self.about | {"kernels": setting})
+        return self._with(self.nodes, kernels=setting)
 
     def as_convolutional(self) -> Self:
         """Every FC as a Conv that slides: a larger image then gives a map of scores (Long et al. 2015)."""
-        flat = {node.name: node.inputs[0] for node in self.nodes if isinstance(node.layer, Flatten)}
         made_for = self.about.get("input_shape")
         maps = self.shapes((1, *made_for)) if made_for else {}
+        flattened: dict[str, str] = {}  # what is flat, by now or since it was flattened: the map that it was
         nodes = []
         for name, layer, inputs in self.nodes:
-            if isinstance(layer, FC):
-                unflattened = flat.get(inputs[0])
-                if unflattened is not None and unflattened not in maps:
+            map_before = flattened.get(inputs[0])
+            if map_before is not None:
+                if map_before not in maps:
                     raise UsageError(f"{name!r} reads the flat {inputs[0]!r}: give the net its input_shape")
-                layer = layer.as_conv(None if unflattened is None else maps[unflattened][1:])
-                inputs = (unflattened or inputs[0],)
+                if not isinstance(layer, FC | POINTWISE):
+                    what = f"a {type(layer).__name__} that reads the flat {inputs[0]!r}"
+                    raise UsageError(f"{name!r} is {what}, which cannot slide over a map")
+            if isinstance(layer, Flatten):
+                flattened[name] = inputs[0]
+            elif isinstance(layer, FC):
+                layer = layer.as_conv(maps[map_before][1:] if map_before else None)
+            elif map_before is not None:
+                flattened[name] = map_before
             nodes.append(Node(name, layer, inputs))
-        read = {name for node in nodes for name in node.inputs} | {self.nodes[-1].name}
-        return self._with(node for node in nodes if node.name in read or node.name not in flat)
+        straight = {node.name: node.inputs[0] for node in nodes if isinstance(node.layer, Flatten)}
+        ends = straight.keys() - {name for node in nodes for name in node.inputs}
+        return self._with(
+            node._replace(inputs=tuple(straight.get(name, name) for name in node.inputs))
+            for node in nodes
+            if node.name not in straight or node.name in ends
+        )
 
     def __repr__(self) -> str:
         count = sum(array.size for array in self.params.values())
         path = f"{self.input!r} to {self.nodes[-1].name!r}"
         return f"<{type(self).__name__} of {len(self.nodes)} layers from {path}, {count:,} parameters>"
 
-    def _with(self, nodes: Iterable[Node]) -> Self:
+    def _with(self, nodes: Iterable[Node], **about: Any) -> Self:
         self._owned = set()  # the new net holds these arrays too
-        return type(self)(nodes, self.input, **self.about)
+        new = type(self)(nodes, self.input, **self.about | about)
+        new.version = self.version
+        return new
+
+
+class WrittenThrough(dict[str, Array]):
+    """Arrays by name; to set one is to write into it."""
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        if name not in self:
+            raise UnknownLayerError(f"no weights {name!r}{did_you_mean(name, self)}")
+        if value is not self[name]:  # after w["conv1/w"] -= step it is, and written to already
+            self[name][...] = value
 
 
 def sharers(nodes: Iterable[Node], role: str) -> list[tuple[list[tuple[str, str]], Array]]:

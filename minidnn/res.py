@@ -15,6 +15,8 @@ from typing import Any
 from minidnn.arrays import Array, to_device, xp_of
 from minidnn.errors import StaleResError
 
+AGAIN = "forwardto with the image again, and keep='all'"  # what to do about something that was dropped
+
 
 class Scratch:
     """Room for intermediate results, one growing block for each dtype and library: fresh memory is slow
@@ -95,6 +97,13 @@ class Res(Mapping[str, Slot]):
         self._name_of = name_of
         self.sync = sync
         self.mem = Scratch()
+        self.version = 0  # of the net's weights when this run began
+
+    def begin(self, version: int) -> None:
+        """Forget the last image, for a new one."""
+        self.version = version
+        for slot in self.values():
+            slot.clear()
 
     def __getitem__(self, layer: str | int) -> Slot:
         return self._slots[self._name_of(layer)]
@@ -111,7 +120,7 @@ class Res(Mapping[str, Slot]):
         if slot.shape is None:
             raise StaleResError(f"slot {name!r} is empty: call forwardto(res, {name!r}, image) first")
         if slot.x is None:
-            raise StaleResError(f"the x of slot {name!r} was dropped: forwardto with keep='all'")
+            raise StaleResError(f"the x of slot {name!r} was dropped: {AGAIN}")
         return slot
 
     @property
@@ -122,6 +131,7 @@ class Res(Mapping[str, Slot]):
     def to(self, device: str) -> Res:
         """The same run on that device, also in the middle of a pass; this one stays as it is."""
         moved = Res(tuple(self), self._name_of, sync=self.sync)
+        moved.version = self.version
         for name, slot in self.items():
             arrays = {part: _mapped(getattr(slot, part), device) for part in ("x", "aux", "dzdx", "dzdw")}
             moved._slots[name] = replace(slot, **arrays)

@@ -1,7 +1,7 @@
 """Other ways back through a layer, to hand to `backwardfrom(rules=...)`: pictures of what a feature saw.
 
 A rule has the signature of a layer's backward with the layer in front, and names the state it reads in the
-same way.
+same way. One for a kind of layer is for that class alone: one for ReLU leaves LeakyReLU as it is.
 """
 
 from __future__ import annotations

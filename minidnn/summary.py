@@ -1,20 +1,19 @@
-"""A net as a table: every layer with its window, its receptive field, its map and its memory, as
-vl_simplenn_display.
+"""A net as a table: every layer with its window, its receptive field, its map and its memory.
 
     rf size   = 1 + sum over the layers of (extent - 1) * (product of the strides before)
     rf stride = product of the strides so far
-    rf offset = 1 + sum of ((extent - 1) / 2 - pad) * (product of the strides before), the centre of the first
-    pixel
+    rf offset = 1 + sum of ((extent - 1) / 2 - pad) * (product of the strides before): the first centre
 
-Where paths meet, the field is the union of theirs. Added to MatConvNet's columns are the two kinds of memory
-that nobody counts: what the way back needs beside the maps, and the workspace of the plain kernels.
+A transpose divides the stride, so there are fractions. Where paths meet, the field is the union of theirs.
+Added to the columns of MatConvNet's vl_simplenn_display are the two kinds of memory that nobody counts: what
+the way back needs beside the maps, and the workspace of the plain kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
+from math import isclose, prod
 from typing import Any, NamedTuple
 
 from minidnn.errors import UsageError
@@ -26,8 +25,10 @@ from minidnn.layers import (
     AvgPool,
     Conv,
     ConvTranspose,
+    Flatten,
     GlobalAvgPool,
     Layer,
+    LRNWithin,
     MaxPool,
     MaxUnpool,
     Upsample,
@@ -40,8 +41,7 @@ WORDS |= {"Softmax": "softmx", "BatchNorm": "bnorm", "ConvTranspose": "convt", "
 
 
 class Field(NamedTuple):
-    """The receptive field along one axis: its pixels, the centre of the first one (1 is the first pixel), its
-    stride."""
+    """The receptive field along one axis: its pixels, its first centre (1 is the first pixel), its stride."""
 
     size: float = 1
     offset: float = 1
@@ -51,9 +51,15 @@ class Field(NamedTuple):
         offset = self.offset + ((extent - 1) / 2 - pad) * self.stride
         return Field(self.size + (extent - 1) * self.stride, offset, self.stride * stride)
 
+    def back_through(self, extent: int, stride: int, pad: float) -> Field:
+        """Behind the transpose of such a window, whose pixels lie `stride` times denser."""
+        dense = self.stride / stride
+        offset = self.offset - ((extent - 1) / 2 - pad) * dense
+        return Field(self.size + (extent - 1) * dense, offset, dense)
+
     def __or__(self, other: Field | None) -> Field | None:
         """The union of two; nothing that can be said if they move at different speeds."""
-        if other is None or self.stride != other.stride:
+        if other is None or not isclose(self.stride, other.stride):
             return None
         first = min(self.offset - self.size / 2, other.offset - other.size / 2)
         last = max(self.offset + self.size / 2, other.offset + other.size / 2)
@@ -82,13 +88,13 @@ class Row:
     data_mem: int = 0
     param_mem: int = 0
     params: int = 0
-    back_mem: int = 0  # dz/dx here, and what the way back reads beside x: switches, masks, energies
+    back_mem: int = 0  # dz/dx here, and what the way back reads beside x: switches, energies
     work_mem: int = 0  # scratch of the plain kernel, used again by the next layer
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The table and its totals; `print(summary)`, or minidnn.tables for other forms."""
+    """The table and its totals; minidnn.tables writes it out."""
 
     rows: tuple[Row, ...]
 
@@ -106,6 +112,14 @@ class Summary:
         return sums | {"work_mem": max(row.work_mem for row in self.rows), "params": self.params}
 
 
+def parameter_counts(net: Net) -> dict[str, int]:
+    """{"conv1_1": 1792, ...} for every layer; what several share is counted at the first of them."""
+    counts = {node.name: 0 for node in net.nodes}
+    for name, array in net.params.items():
+        counts[name.rpartition("/")[0]] += array.size
+    return counts
+
+
 def summarise(net: Net, size: tuple[int, int] | None = None, *, batch: int = 1) -> Summary:
     """The table of a net for images of (h, w), by default those it was made for."""
     if net.input_shape is None and size is None:
@@ -116,15 +130,13 @@ def summarise(net: Net, size: tuple[int, int] | None = None, *, batch: int = 1) 
     shapes = net.shapes((batch, h, w, c))
     item = net.dtype.itemsize
     fields: dict[str, list[Field | None]] = {net.input: [Field(), Field()]}
-    counted: set[int] = set()
+    counts = parameter_counts(net)
     rows = [_row(0, net.input, "input", shapes[net.input], [Field(), Field()], item)]
     for number, node in enumerate(net.nodes, start=1):
         x_shapes = [shapes[name] for name in node.inputs]
         fields[node.name] = [
-            _field(node.layer, [fields[n][axis] for n in node.inputs], axis) for axis in (0, 1)
+            _field(node.layer, [fields[n][axis] for n in node.inputs], x_shapes[0], axis) for axis in (0, 1)
         ]
-        new = {id(a): a for a in node.layer.params.values() if id(a) not in counted}
-        counted.update(new)
         rows.append(
             _row(
                 number,
@@ -133,7 +145,7 @@ def summarise(net: Net, size: tuple[int, int] | None = None, *, batch: int = 1) 
                 shapes[node.name],
                 fields[node.name],
                 item,
-                params=sum(a.size for a in new.values()),
+                params=counts[node.name],
                 back=_back(node, shapes, item),
                 work=_workspace(node.layer, x_shapes[0], shapes[node.name], item),
                 **_geometry(node.layer, x_shapes[0]),
@@ -173,49 +185,46 @@ def _channels(net: Net) -> int:
     for node in net.nodes:
         if isinstance(node.layer, Conv):
             return node.layer.w.shape[2] * node.layer.groups
+        if isinstance(node.layer, ConvTranspose):
+            return node.layer.w.shape[3]
     return 3
 
 
 def _geometry(layer: Layer, x_shape: tuple[int, ...]) -> dict[str, Any]:
     """The columns from support to pad; FC is shown as the convolution that it is."""
     if isinstance(layer, FC):
-        shown = {"support": layer.w.shape[:2], "stride": (1, 1), "pad": (0, 0, 0, 0), "filt_dilat": (1, 1)}
-        return shown | {"filt_dim": layer.w.shape[2], "num_filts": layer.out_channels}
+        return _geometry(layer.as_conv(), x_shape)
     if isinstance(layer, GlobalAvgPool):
         return {"support": x_shape[1:3], "stride": (1, 1), "pad": (0, 0, 0, 0)}
     if not isinstance(layer, Conv | ConvTranspose | MaxPool | AvgPool | MaxUnpool):
         return {}
     window = layer.window
-    shown = {"support": window.kernel, "stride": window.stride, "pad": window.pad}
-    if isinstance(layer, Conv):
-        return shown | {
-            "filt_dilat": window.dilation,
-            "filt_dim": layer.w.shape[2],
-            "num_filts": layer.out_channels,
-        }
-    if isinstance(layer, ConvTranspose):
-        return shown | {
-            "filt_dilat": window.dilation,
-            "filt_dim": layer.w.shape[3],
-            "num_filts": layer.out_channels,
-        }
+    shown: dict[str, Any] = {"support": window.kernel, "stride": window.stride, "pad": window.pad}
+    if isinstance(layer, Conv | ConvTranspose):
+        dim = layer.w.shape[2 if isinstance(layer, Conv) else 3]
+        shown |= {"filt_dilat": window.dilation, "filt_dim": dim, "num_filts": layer.out_channels}
     return shown
 
 
-def _field(layer: Layer, before: list[Field | None], axis: int) -> Field | None:
+def _field(layer: Layer, before: list[Field | None], x_shape: tuple[int, ...], axis: int) -> Field | None:
     """The receptive field behind this layer, along one axis."""
     field = before[0]
     for other in before[1:]:
         field = field | other if field is not None else None
-    if field is None or isinstance(layer, MaxUnpool):
+    if field is None or isinstance(layer, MaxUnpool):  # where it puts things, the image decides
         return None
-    if isinstance(layer, Conv | MaxPool | AvgPool):
+    if isinstance(layer, Conv | ConvTranspose | MaxPool | AvgPool):
         window = layer.window
-        return field.through(window.extent[axis], window.stride[axis], window.pad[2 * axis])
-    if isinstance(layer, FC):
-        return field.through(layer.w.shape[axis], 1, 0)
-    if isinstance(layer, GlobalAvgPool | ConvTranspose | Upsample):
-        return None
+        way = field.back_through if isinstance(layer, ConvTranspose) else field.through
+        return way(window.extent[axis], window.stride[axis], window.pad[2 * axis])
+    if isinstance(layer, Upsample):  # as the transpose of a window that is as wide as its weights
+        factor = layer.factor
+        extent = factor if layer.method == "nearest" else 2 * factor - factor % 2
+        return field.back_through(extent, factor, (extent - factor) / 2)
+    if isinstance(layer, LRNWithin):
+        return field.through(layer.size, 1, layer.size // 2)
+    if isinstance(layer, FC | GlobalAvgPool | Flatten):
+        return field.through(x_shape[1 + axis], 1, 0)
     return field
 
 
@@ -231,8 +240,7 @@ def _back(node: Node, shapes: dict[str, tuple[int, ...]], item: int) -> int:
 
 
 def _workspace(layer: Layer, x_shape: tuple[int, ...], y_shape: tuple[int, ...], item: int) -> int:
-    """Bytes of the matrix of windows that a plain convolution lays out, for as many images as it takes at
-    once."""
+    """Bytes of the matrix of windows that a plain convolution lays out at once."""
     if isinstance(layer, ConvTranspose):
         x_shape, y_shape = y_shape, x_shape
     if not isinstance(layer, Conv | ConvTranspose):

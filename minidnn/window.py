@@ -49,7 +49,11 @@ class Window:
 
     def __post_init__(self) -> None:
         for name, least in [("kernel", 1), ("stride", 1), ("dilation", 1), ("pad", 0)]:
-            numbers = getattr(self, name)
+            numbers, count = getattr(self, name), 4 if name == "pad" else 2
+            if len(numbers) != count or not all(isinstance(number, int) for number in numbers):
+                raise UsageError(
+                    f"{name} of a window is {numbers}; give {count} whole numbers, or use Window.of"
+                )
             if any(number < least for number in numbers):
                 raise ShapeError(f"{name} of a window is {numbers}; each number must be at least {least}")
 
@@ -116,10 +120,6 @@ def _spread(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...
     except TypeError:
         numbers = ()
     if len(numbers) != count:
-        wanted = (
-            "one whole number or 4 (top, bottom, left, right)"
-            if count == 4
-            else "one whole number or 2 (y, x)"
-        )
-        raise UsageError(f"{name} of a window is {value!r}; give {wanted}")
+        order = "top, bottom, left, right" if count == 4 else "y, x"
+        raise UsageError(f"{name} of a window is {value!r}; give one whole number or {count} ({order})")
     return numbers

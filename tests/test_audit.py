@@ -7,7 +7,7 @@ import pytest
 
 from minidnn import kernels
 from minidnn import layers as L
-from minidnn.errors import UsageError
+from minidnn.errors import MinidnnError, UsageError
 from minidnn.gradcheck import audit, check_direction, check_elements
 from minidnn.net import Net
 from minidnn.window import Window
@@ -55,7 +55,7 @@ def test_a_corner_is_left_out_and_said_to_be():
 def test_nothing_left_to_check_is_not_called_right():
     net = Net.chain({"relu": L.ReLU()})
     found = audit(net, np.zeros((1, 2, 3, 1)))
-    assert found.rows[0].verdict == "unchecked"
+    assert found.rows[0].verdict == found.worst.verdict == "unchecked"
     assert not found.ok
 
 
@@ -86,6 +86,17 @@ def test_check_direction_is_cheap_and_notices_one_wrong_entry():
     assert len(calls) == 2
     grad[1, 2] *= 1.01
     assert check_direction(f, x, grad, rng=rng).error > 1e-6
+
+
+def test_a_check_of_what_cannot_be_compared_is_refused():
+    x = np.ones(3)
+    for bad, grad, words in [(x.astype(int), x, "too coarse"), (x, np.ones(5), "they have one shape")]:
+        with pytest.raises(MinidnnError, match=words):
+            check_elements(lambda x: float(x.sum()), bad, grad)
+        with pytest.raises(MinidnnError, match=words):
+            check_direction(lambda x: float(x.sum()), bad, grad, rng=np.random.default_rng(0))
+    with pytest.raises(UsageError, match="of 0 entries"):
+        check_elements(lambda x: float(x.sum()), x, x, count=0)
 
 
 def test_a_gradient_that_is_not_a_number_is_not_right():

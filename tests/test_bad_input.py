@@ -46,7 +46,11 @@ def test_an_unknown_layer_brings_a_near_one_to_mind(net, image):
     assert did_you_mean("qqq", ["conv1"]) == ""
 
 
-@pytest.mark.parametrize("number", [-1, 9])
+def test_a_number_may_be_numpys(net, image):
+    assert net.forwardto(net.init_res(), np.int64(1), image).shape == (2, 8, 10, 4)
+
+
+@pytest.mark.parametrize("number", [-1, 9, 1.5])
 def test_an_unknown_number_brings_the_range(net, image, number):
     with pytest.raises(UnknownLayerError, match=f"no layer {number}: this net has 0 \\(data\\) to 8"):
         net.forwardto(net.init_res(), number, image)
@@ -116,6 +120,11 @@ def test_a_batch_of_zero(net, image):
         net.forwardto(net.init_res(), "out", image[:0])
 
 
+def test_an_image_without_pixels(net, image):
+    with pytest.raises(ShapeError, match=r"an image without pixels \(shape \(2, 0, 10, 3\)\)"):
+        net.forwardto(net.init_res(), "out", image[:, :0])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_numbers_that_are_none(net, image, bad):
     image[1, 2, 3, 0] = bad
@@ -174,8 +183,9 @@ def test_an_unknown_mode(net, image):
 
 def test_training_with_dropout_wants_an_rng():
     net = Net.chain({"drop": L.Dropout()})
-    with pytest.raises(UsageError, match=r"draws a mask: give rng=numpy\.random\.default_rng"):
-        net.forwardto(net.init_res(), "drop", np.zeros((1, 2, 3, 4)), mode="train")
+    for rng in (None, 0):
+        with pytest.raises(UsageError, match=r"draws a mask: give rng=numpy\.random\.default_rng"):
+            net.forwardto(net.init_res(), "drop", np.zeros((1, 2, 3, 4)), mode="train", rng=rng)
 
 
 # Runs
@@ -208,6 +218,20 @@ def test_a_seed_of_another_shape(net, image):
         net.backwardfrom(res, {"out": np.zeros((2, 4, 5, 1))})
 
 
+def test_a_seed_of_no_number_or_twice_for_one_layer(net, image):
+    res = net.init_res()
+    y = net.forwardto(res, "out", image)
+    for bad in (y * np.nan, y * 1j):
+        with pytest.raises(
+            DivergedError, match="the seed for 'out' has numbers that are complex, NaN or infinite"
+        ):
+            net.backwardfrom(res, {"out": bad})
+    with pytest.raises(UsageError, match="two seeds for one layer among 'out', 8; add them up"):
+        net.backwardfrom(res, {"out": y, 8: y})
+    with pytest.raises(UsageError, match="backwardfrom without seeds"):
+        net.backwardfrom(res, y)
+
+
 def test_no_seed_or_one_that_never_arrives(net, image):
     res = net.init_res()
     y = net.forwardto(res, "out", image)
@@ -215,7 +239,7 @@ def test_no_seed_or_one_that_never_arrives(net, image):
         net.backwardfrom(res, {})
     with pytest.raises(UsageError, match="the seed for 'conv1' never reaches 'pool1'; leave it out"):
         net.backwardfrom(res, {"out": y, "conv1": res["conv1"].x}, to="pool1")
-    with pytest.raises(UsageError, match="no gradient reaches 'b' from 'a'; seed a layer after it"):
+    with pytest.raises(UsageError, match="no gradient reaches 'b' from 'a'; seed it, or a layer behind it"):
         net.backwardfrom(res, {"a": res["a"].x}, to=["b", "pool1"])
 
 
@@ -270,6 +294,21 @@ def test_a_layer_that_reads_nothing_and_a_net_of_nothing():
         Net([])
 
 
+def test_a_layer_with_too_many_inputs_or_that_is_none():
+    with pytest.raises(UsageError, match="'b' reads 'a', 'data'; a ReLU does not take 2 inputs"):
+        Net([relu("a", "data"), relu("b", "a", "data")])
+    with pytest.raises(UsageError, match="a MaxUnpool does not take 1 inputs"):
+        Net([Node("a", L.MaxUnpool(Window.of(2)), ("data",))])
+    with pytest.raises(UsageError, match=r"'a' is <class .*ReLU'>, not a layer; make one: ReLU\(\)"):
+        Net.chain({"a": L.ReLU})
+    with pytest.raises(UsageError, match="a layer cannot be called 'all'"):
+        Net([relu("all", "data")])
+
+
+def test_one_input_needs_no_tuple():
+    assert Net([Node("a", L.ReLU(), "data")]).node("a").inputs == ("data",)
+
+
 def test_shapes_are_checked_when_the_net_is_built():
     with pytest.raises(ShapeError, match="wants 3 channels, x has 4") as caught:
         Net.chain({"conv": L.Conv.random(None, 3, 3, 8)}, input_shape=(9, 9, 4))
@@ -281,6 +320,9 @@ def test_shapes_are_checked_when_the_net_is_built():
 CONTRADICTIONS = [
     (lambda: Window.of(3, pad=-1), "pad of a window is .*at least 0"),
     (lambda: L.Conv(np.zeros((3, 3, 2, 4)), None, Window.of(5)), "filters of 3x3 and a window of"),
+    (lambda: L.Conv(np.zeros((3, 3, 2, 4)), None, 3), "wants a Window, found 3; Window.of"),
+    (lambda: Window((3, 3), pad=(0, 0)), r"pad of a window is \(0, 0\); give 4 whole numbers"),
+    (lambda: Window((3.5, 3)), "kernel of a window is .*; give 2 whole numbers"),
     (lambda: L.Conv(np.zeros((3, 3, 4)), None, Window.of(3)), r"wants filters \(kh, kw, in, out\)"),
     (
         lambda: L.Conv(np.zeros((3, 3, 2, 4)), np.zeros(3), Window.of(3)),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidnn import __version__, images
+from minidnn import __version__, images, zoo
 from minidnn.cli import doctor
 from minidnn.cli.main import main
+from minidnn.errors import UsageError
 
 
 def said(capsys, *argv, code=0):
@@ -32,6 +36,14 @@ def test_layers_in_other_forms_and_sizes(capsys):
     assert json.loads(out)["rows"][0]["data_size"] == [30, 40]
     assert json.loads(out)["rows"][0]["data_num"] == 2
     assert said(capsys, "layers", "lenet", "--format", "csv").startswith("number,name,type")
+
+
+def test_layers_writes_a_file(capsys, tmp_path):
+    path = tmp_path / "lenet.csv"
+    assert "8 layers" in said(capsys, "layers", "lenet", "--format", "csv", "--output", str(path))
+    assert [row["name"] for row in csv.DictReader(path.read_text().splitlines())][-2:] == ["fc4", "prob"]
+    nowhere = str(tmp_path / "nowhere" / "lenet.csv")
+    assert "cannot write" in said(capsys, "layers", "lenet", "--output", nowhere, code=6)
 
 
 def test_layers_of_a_net_in_a_python_file(capsys, tmp_path):
@@ -65,8 +77,9 @@ def test_an_error_brings_its_notes_and_no_traceback(capsys):
 
 
 def test_debug_shows_where_an_error_came_from():
-    with pytest.raises(Exception, match="no net"):
-        main(["layers", "vgg17", "--debug"])
+    for argv in (["layers", "vgg17", "--debug"], ["--debug", "layers", "vgg17"]):
+        with pytest.raises(UsageError, match="no net"):
+            main(argv)
 
 
 def test_sizes_reproduces_figure_3_of_zfnet(capsys):
@@ -88,39 +101,93 @@ def test_sizes_reproduces_figure_3_of_zfnet(capsys):
     ]
 
 
+def test_sizes_wants_an_image(capsys):
+    assert "an image of 0 pixels; give at least 1" in said(capsys, "sizes", "0", "conv3p2", code=2)
+
+
 def test_dream_draws_a_landscape_and_dreams_on_it(capsys, tmp_path):
     path = tmp_path / "new" / "dream.png"
     out = said(capsys, "dream", "--output", str(path), "--steps", "2")
-    assert "wrote" in out and "2 steps" in out
+    assert re.search(
+        r"wrote .*: 320x240 pixels, 2 steps in [\d.]+ s, the response [\d.]+ times as strong\n$", out
+    )
     dreamed = images.load(path)
     assert dreamed.shape == (1, 240, 320, 3)
     difference = np.abs(dreamed - images.clouds_over_hills()).mean()
     assert 1 < difference < 6
 
 
-def test_dream_takes_a_picture(capsys, tmp_path):
+def test_dream_tells_the_response_to_the_picture_it_saved(capsys, tmp_path):
+    path = str(tmp_path / "d.png")
+    told = float(
+        re.search(r"response ([\d.]+) times", said(capsys, "dream", "--output", path, "--steps", "3"))[1]
+    )
+    net = zoo.get("gabor")
+
+    def response(picture):
+        return (net.forwardto(net.init_res(), "relu2", picture - 128) ** 2).mean()
+
+    found = response(images.load(path)) / response(images.clouds_over_hills())
+    assert abs(found / told - 1) < 0.05, "but for the rounding to whole colours"
+
+
+def test_dream_takes_a_picture_and_a_layer_by_number(capsys, tmp_path):
     images.save(tmp_path / "in.png", images.clouds_over_hills(50, 70))
-    said(capsys, "dream", str(tmp_path / "in.png"), "--output", str(tmp_path / "out.png"), "--steps", "1")
-    assert images.load(tmp_path / "out.png").shape == (1, 50, 70, 3)
+    out = tmp_path / "out.png"
+    words = said(
+        capsys, "dream", str(tmp_path / "in.png"), "--output", str(out), "--steps", "1", "--layer", "2"
+    )
+    assert " 1 step in" in words
+    assert images.load(out).shape == (1, 50, 70, 3)
 
 
-def test_dream_says_what_is_wrong(capsys, tmp_path):
-    assert "a dream of 0 steps" in said(capsys, "dream", "--steps", "0", code=2)
-    assert "no layer 'relu3'; did you mean 'relu" in said(capsys, "dream", "--layer", "relu3", code=3)
-    assert "nowhere.png" in said(capsys, "dream", str(tmp_path / "nowhere.png"), code=3)
+def test_dream_on_an_even_grey_finds_nothing_to_grow(capsys, tmp_path):
+    images.save(tmp_path / "grey.png", np.full((30, 40, 3), 128.0))
+    words = said(
+        capsys, "dream", str(tmp_path / "grey.png"), "--output", str(tmp_path / "d.png"), "--steps", "1"
+    )
+    assert "times as strong" not in words
 
 
-def test_ctrl_c_keeps_the_picture(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("argv", "words", "code"),
+    [
+        (["--steps", "0"], "--steps 0: give at least 1", 2),
+        (["--step-size", "nan"], "--step-size nan: give a number above 0", 2),
+        (["--step-size", "-1"], "--step-size -1.0: give a number above 0", 2),
+        (["--seed", "-1"], "--seed -1: give 0 or more", 2),
+        (["--layer", "relu3"], "no layer 'relu3'; did you mean 'relu", 3),
+        (["--layer", "9"], "no layer 9: this net has 0 (data) to 5", 3),
+        (["nowhere.png"], "nowhere.png", 3),
+    ],
+)
+def test_dream_says_what_is_wrong(capsys, tmp_path, argv, words, code):
+    assert words in said(capsys, "dream", "--output", str(tmp_path / "d.png"), *argv, code=code)
+
+
+def test_dream_tries_the_way_out_before_the_work(capsys, tmp_path, monkeypatch):
+    from minidnn.cli import dream
+
+    monkeypatch.setattr(dream, "dream", lambda *_: pytest.fail("the work began"))
+    (tmp_path / "file").write_text("")
+    assert "cannot make the folder" in said(capsys, "dream", "--output", str(tmp_path / "file/d.png"), code=6)
+    with pytest.raises(SystemExit, match="2"):
+        raise SystemExit(main(["dream", "--output", str(tmp_path / "d.xyz")]))
+    assert not (tmp_path / "d.xyz").exists()
+
+
+def test_ctrl_c_keeps_the_picture_and_ends_in_130(capsys, tmp_path, monkeypatch):
     from minidnn.cli import dream
 
     def stops(net, layer, picture, step_size):
-        yield picture + 1, 2.0
+        yield picture, 2.0
+        yield np.full_like(picture, 200), 4.0
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dream, "dream", stops)
-    out = said(capsys, "dream", "--output", str(tmp_path / "d.png"))
-    assert "stopped; keeping what there is" in out and "1 steps" in out
-    assert (tmp_path / "d.png").exists()
+    assert main(["dream", "--output", str(tmp_path / "d.png")]) == 130
+    assert "1 step in" in (out := capsys.readouterr().out) and "2 times as strong; stopped early" in out
+    assert images.load(tmp_path / "d.png").mean() == 200
 
 
 def test_ctrl_c_elsewhere_ends_in_130(capsys, monkeypatch):
@@ -147,8 +214,28 @@ def test_doctor_gives_the_pip_line():
     assert doctor.advice(14, []) == "not installed: pip install 'minidnn[cuda13]'"
     assert "without a GPU there is no need" in doctor.advice(None, [])
     both = doctor.advice(13, ["cupy-cuda12x", "cupy-cuda13x"])
-    assert "in each other's way: pip uninstall -y cupy-cuda12x cupy-cuda13x" in both
+    assert "in each other's way: pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install 'mini" in both
+    assert both.endswith("'minidnn[cuda13]'")
+    assert "a driver for CUDA 12 or later, this one serves 11" in doctor.advice(11, [])
+    newer = doctor.advice(12, ["cupy-cuda13x"])
+    assert "too new for a driver that serves CUDA 12: pip uninstall -y cupy-cuda13x && pip" in newer
+    assert newer.endswith("'minidnn[cuda12]'")
     assert doctor.advice(13, ["numpy"]).startswith("numpy ")
+
+
+def test_doctor_reads_what_nvidia_smi_says():
+    said = "| NVIDIA-SMI 580.65.06     Driver Version: 580.65.06      CUDA Version: 13.0     |"
+    assert doctor.read_driver(said) == ("580.65.06", 13)
+    assert doctor.read_driver("NVIDIA-SMI has failed because it couldn't communicate with the driver") is None
+
+
+def test_doctor_does_not_wait_for_an_nvidia_smi_that_hangs(monkeypatch):
+    def hangs(*args, timeout, **settings):
+        raise subprocess.TimeoutExpired(args, timeout)
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor.subprocess, "run", hangs)
+    assert doctor.driver_there() is None
 
 
 def test_doctor_says_what_a_broken_backend_says(monkeypatch):
@@ -166,6 +253,23 @@ def test_a_reader_that_has_had_enough_is_no_error():
     command = f"{sys.executable} -m minidnn layers vgg16 --format json | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stdout.startswith("{") and done.stderr == ""
+
+
+def test_a_reader_that_is_gone_before_a_short_answer_is_no_error_either():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "minidnn", "sizes", "224", "conv7/2p1"]
+    env = os.environ | {"PYTHONUNBUFFERED": ""}  # so that the answer leaves in one piece, at the end
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=env)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_told_in_words():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "minidnn", "layers", "lenet"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (6, "minidnn: cannot write: No space left on device\n")
 
 
 def test_what_argparse_finds_wrong_ends_in_2(capsys):

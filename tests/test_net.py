@@ -188,6 +188,35 @@ def test_backward_stopped_at_a_cut_and_gone_on_from_is_the_whole_bit_for_bit(net
         assert all(np.array_equal(whole[name].dzdw[k], parts[name].dzdw[k]) for k in whole[name].dzdw)
 
 
+def test_a_cut_through_a_residual_block_may_name_both_ends_of_its_shortcut():
+    rng = np.random.default_rng(0)
+    nodes = [
+        Node("a", L.Conv.random(rng, 3, 3, 3, pad=1), ("data",)),
+        Node("b", L.Conv.random(rng, 3, 3, 3, pad=1), ("a",)),
+        Node("sum", L.Add(), ("a", "b")),
+        Node("relu", L.ReLU(), ("sum",)),
+    ]
+    net = Net(nodes).astype("float64")
+    image = rng.standard_normal((1, 5, 6, 3))
+    whole, parts = ran(net, image), ran(net, image)
+    seed = seeds_for(whole, "relu")
+    net.backwardfrom(whole, seed, params=True)
+    cut = net.backwardfrom(parts, seed, to=["a", "b"], params=True)
+    assert np.array_equal(cut["a"], cut["b"]), "what comes through b is left for going on"
+    net.backwardfrom(parts, cut, params=True)
+    same_state({n: whole[n] for n in ("data", "a", "b")}, {n: parts[n] for n in ("data", "a", "b")})
+    assert np.array_equal(whole["b"].dzdw["w"], parts["b"].dzdw["w"])
+
+
+def test_an_earlier_way_back_leaves_nothing_behind(net, image):
+    res = ran(net, image)
+    net.backwardfrom(res, seeds_for(res, "out"), params=True)
+    net.backwardfrom(res, seeds_for(res, "a"), to="pool1", params=True)
+    assert res["data"].dzdx is None, "what is below the goal belongs to other seeds"
+    assert list(net.gradients(res)) == ["a/w", "a/b"]
+    assert np.array_equal(net.gradients(res)["a/w"], res["a"].dzdw["w"]), "without the twin's part of before"
+
+
 def test_a_net_with_every_layer_splits_bit_for_bit_at_every_layer():
     net = every_layer()
     image = photo(net)
@@ -331,6 +360,27 @@ def test_fully_connected_layers_become_convolutions_that_slide():
     assert sliding.node("fc1").layer.w.base is not None, "the weights are the same memory"
 
 
+def test_what_stands_between_flattening_and_fc_slides_too():
+    rng = np.random.default_rng(0)
+    layers = {
+        "flat": L.Flatten(),
+        "relu": L.ReLU(),
+        "drop": L.Dropout(),
+        "fc": L.FC.random(rng, (1, 1, 2 * 3 * 4), 5),
+    }
+    sliding = Net.chain(layers, input_shape=(2, 3, 4)).as_convolutional()
+    assert ran(sliding, rng.standard_normal((1, 4, 3, 4)))["fc"].x.shape == (1, 3, 1, 5)
+    with pytest.raises(
+        UsageError, match="'prob' is a Softmax that reads the flat 'flat', which cannot slide"
+    ):
+        Net.chain({"flat": L.Flatten(), "prob": L.Softmax()}, input_shape=(2, 3, 4)).as_convolutional()
+
+
+def test_a_flat_end_stays_where_it_is():
+    nodes = [Node("flat", L.Flatten(), ("data",)), Node("relu", L.ReLU(), ("data",))]
+    assert Net(nodes, input_shape=(2, 3, 4)).as_convolutional().names == ("data", "flat", "relu")
+
+
 def test_a_flattened_map_is_unflattened_on_the_way_to_a_convolution():
     rng = np.random.default_rng(0)
     layers = {"flat": L.Flatten(), "fc": L.FC.random(rng, (1, 1, 2 * 3 * 4), 5)}
@@ -347,11 +397,16 @@ def test_a_flattened_map_is_unflattened_on_the_way_to_a_convolution():
 
 def test_dropped_state_says_so_on_the_way_back(net, image):
     res = ran(net, image, keep=[])
-    with pytest.raises(StaleResError, match="what 'pool1' remembered was dropped") as caught:
-        net.backwardfrom(res, seeds_for(res, "out") | {"pool1": np.zeros(res["pool1"].shape)})
+    with pytest.raises(
+        StaleResError, match="what 'pool1' remembered was dropped: forwardto with the image"
+    ) as caught:
+        net.backwardfrom(res, {"pool1": np.zeros(res["pool1"].shape)})
     assert "in layer 'pool1', reading 'relu1'" in caught.value.__notes__
-    with pytest.raises(StaleResError, match="x of slot 'pool1' was dropped: forwardto with keep='all'"):
-        net.backwardfrom(ran(net, image, keep="needed"), seeds_for(res, "out"), params=True)
+    res = ran(net, image, keep="needed")
+    with pytest.raises(
+        StaleResError, match="x of slot 'pool1' was dropped: forwardto with the image again, and keep"
+    ):
+        net.backwardfrom(res, seeds_for(res, "out"), params=True)
 
 
 def test_a_training_run_does_not_draw_again_what_it_dropped(net, image):

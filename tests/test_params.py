@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidnn import layers as L
-from minidnn.errors import MismatchError, UnknownLayerError, UsageError, WeightsError
+from minidnn.errors import MismatchError, StaleResError, UnknownLayerError, UsageError, WeightsError
 from minidnn.net import Net, Node
 from tests.nets import forked, photo
 
@@ -60,6 +60,40 @@ def test_updating_twice_copies_once():
         assert second["conv1/w"] is array
 
 
+def test_setting_a_weight_writes_into_it():
+    net = forked()
+    with net.updating() as weights:
+        weights["a/w"] = weights["a/w"] * 2
+        array = weights["a/w"]
+        with pytest.raises(UnknownLayerError, match="no weights 'a/v'"):
+            weights["a/v"] = array
+        with pytest.raises(UsageError, match="within net"), net.updating():
+            pass
+    assert net.node("twin").layer.w is array
+    assert np.array_equal(array, 2 * forked().params["a/w"])
+
+
+def test_a_run_does_not_go_on_with_other_weights_than_it_began_with():
+    net, image = forked(), photo(forked())
+    res = net.init_res()
+    y = net.forwardto(res, "out", image)
+    with net.updating() as weights:
+        weights["a/w"] *= 2
+    for go_on in (lambda: net.forwardto(res, "out"), lambda: net.backwardfrom(res, {"out": y})):
+        with pytest.raises(StaleResError, match="the weights have changed since this run began"):
+            go_on()
+    net.forwardto(res, "pool1", image)
+    moved = net.to("cpu")
+    assert moved.forwardto(res, "out").shape == y.shape, "a net made from this one goes on"
+
+
+def test_a_net_without_weights_stays_one_in_another_dtype():
+    net = Net.chain({"conv": L.Conv.random(None, 3, 3, 64)}).astype("float64")
+    assert net.without_weights == {"conv"} and net.dtype == np.float64
+    with pytest.raises(WeightsError, match="conv"), net.updating():
+        pass
+
+
 def test_the_door_closes_also_after_an_error():
     net = forked()
     with pytest.raises(RuntimeError), net.updating():
@@ -89,7 +123,7 @@ def test_astype_is_another_net_and_keeps_the_sharing():
     assert half.dtype == np.float32 and net.dtype == np.float64
     assert half.node("a").layer.w is half.node("twin").layer.w
     assert half.input_shape == net.input_shape
-    with pytest.raises(UsageError, match="float32 or float64, not in float16"):
+    with pytest.raises(UsageError, match="float32 or float64, not in 'float16'"):
         net.astype("float16")
 
 

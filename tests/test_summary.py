@@ -13,7 +13,8 @@ from minidnn import layers as L
 from minidnn import zoo
 from minidnn.errors import UsageError
 from minidnn.net import Net, Node
-from minidnn.summary import Field, summarise
+from minidnn.sizes import total_from_fc
+from minidnn.summary import Field, parameter_counts, summarise
 from minidnn.tables import as_csv, as_json, markdown, memory, text
 from minidnn.window import Window
 from tests.nets import every_layer, forked, photo
@@ -49,8 +50,8 @@ def test_the_counts_of_vgg16_are_exact(vgg):
     assert (full, conv, vgg.params) == (123_642_856, 14_714_688, 138_357_544)
     assert round(100 * full / vgg.params) == 89
     # The lecture's rule of thumb, 85 % ± 5 of all parameters in the FC layers, brackets the true total.
-    assert (int(full / 0.9), int(full / 0.8) + 0) == (137_380_951, 154_553_570)
-    assert full / 0.9 < vgg.params < full / 0.8
+    assert total_from_fc(full) == (137_380_951, 154_553_570)
+    assert total_from_fc(full)[0] < vgg.params < total_from_fc(full)[1]
 
 
 def test_memory_counts_maps_gradients_switches_and_workspace(vgg):
@@ -100,20 +101,107 @@ def test_the_receptive_field_is_that_of_the_gradient():
         assert (first + last) / 2 == row.rf_offset[axis] + at * row.rf_stride[axis]
 
 
-def test_where_paths_join_the_field_is_their_union():
+def pixels_seen(net, size):
+    """Of each row of the map at the end, the first and last row of the image that it depends on, from 1."""
+    res, last = net.init_res(), net.nodes[-1].name
+    y = net.forwardto(res, last, np.random.default_rng(0).random((1, size, size, 1)) + 1)
+    for i in range(y.shape[1]):
+        seed = np.zeros_like(y)
+        seed[0, i, y.shape[2] // 2] = 1
+        rows = np.nonzero(net.backwardfrom(res, {last: seed}))[1] + 1
+        yield i, rows.min(), rows.max()
+
+
+def plain(kind, kernel, **geometry):
+    """A layer without a zero in its filters."""
+    w = np.random.default_rng(kernel).random((kernel, kernel, 1, 1)) + 1
+    return kind(w, None, Window.of(kernel, **geometry))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [plain(L.ConvTranspose, 4, stride=2, pad=1)],
+        [plain(L.ConvTranspose, 5, stride=3, pad=2)],
+        [L.Upsample(2, "nearest")],
+        [L.Upsample(2, "bilinear")],
+        [L.Upsample(3, "bilinear")],
+        [plain(L.Conv, 3, stride=3), plain(L.ConvTranspose, 5, stride=3, pad=2), plain(L.Conv, 2)],
+        [L.LRNWithin(3, 1.0, 0.2, 0.75), plain(L.Conv, 3, pad=1)],
+    ],
+)
+def test_behind_layers_that_enlarge_no_pixel_sees_more_than_the_field_and_some_see_all_of_it(layers):
+    size = 24
+    net = Net.chain({f"layer{i}": layer for i, layer in enumerate(layers)}, input_shape=(size, size, 1))
+    row = summarise(net).rows[-1]
+    spare = []
+    for i, first, last in pixels_seen(net, size):
+        middle, reach = row.rf_offset[0] + i * row.rf_stride[0], (row.rf_size[0] - 1) / 2
+        if 6 < middle < size - 5:  # away from the border
+            spare.append((first - (middle - reach), middle + reach - last))
+    assert np.allclose(np.min(spare, axis=0), 0)
+
+
+def test_an_upsampling_undoes_the_stride_of_a_pool():
+    row = summarise(Net.chain({"pool": L.MaxPool(Window.of(2, stride=2)), "up": L.Upsample(2)}), (8, 8)).rows[
+        2
+    ]
+    assert (row.rf_size, row.rf_offset, row.rf_stride) == ((3, 3), (1, 1), (1, 1))
+
+
+def test_what_reads_the_whole_map_sees_all_that_the_map_sees():
+    layers = {"conv": plain(L.Conv, 3, stride=2), "flat": L.Flatten()}
+    flat = summarise(Net.chain(layers, input_shape=(11, 11, 1))).rows[-1]
+    mean = summarise(Net.chain(layers | {"flat": L.GlobalAvgPool()}, input_shape=(11, 11, 1))).rows[-1]
+    assert flat.rf_size == mean.rf_size == (11, 11)
+    assert flat.rf_offset == mean.rf_offset == (6, 6)
+
+
+def inception_like():
+    """data → stem → (1x1, 3x3, 5x5, pool and 1x1) → cat → narrow → sum with the stem"""
     rng = np.random.default_rng(0)
     nodes = [
-        Node("a", L.Conv.random(rng, 5, 3, 2, pad=2), ("data",)),
-        Node("b", L.Conv.random(rng, 3, 3, 2, pad=1), ("data",)),
-        Node("cat", L.Concat(), ("a", "b")),
-        Node("fast", L.Conv.random(rng, 3, 4, 4, stride=2, pad=1), ("cat",)),
-        Node("slow", L.Upsample(2), ("fast",)),
-        Node("sum", L.Add(), ("slow", "cat")),
+        Node("stem", L.Conv.random(rng, 7, 3, 8, stride=2, pad=3), ("data",)),
+        Node("a/1x1", L.Conv.random(rng, 1, 8, 2), ("stem",)),
+        Node("a/3x3", L.Conv.random(rng, 3, 8, 3, pad=1), ("stem",)),
+        Node("a/5x5", L.Conv.random(rng, 5, 8, 4, pad=2), ("stem",)),
+        Node("a/pool", L.MaxPool(Window.of(3, pad=1)), ("stem",)),
+        Node("a/proj", L.Conv.random(rng, 1, 8, 5), ("a/pool",)),
+        Node("cat", L.Concat(), ("a/1x1", "a/3x3", "a/5x5", "a/proj")),
+        Node("narrow", L.Conv.random(rng, 3, 14, 8, pad=1), ("cat",)),
+        Node("sum", L.Add(), ("narrow", "stem")),
     ]
-    rows = by_name(summarise(Net(nodes), (8, 8)))
-    assert rows["cat"].rf_size == (5, 5)
-    assert rows["fast"].rf_size == (7, 7) and rows["fast"].rf_stride == (2, 2)
-    assert rows["sum"].rf_size is None
+    return Net(nodes, input_shape=(32, 40, 3))
+
+
+def test_in_an_inception_with_a_residual_the_widest_path_decides():
+    rows = by_name(summarise(inception_like()))
+    assert rows["cat"].rf_size == rows["a/5x5"].rf_size == (15, 15)
+    assert rows["sum"].rf_size == rows["narrow"].rf_size == (19, 19)
+    assert {rows[name].rf_stride for name in ("cat", "sum")} == {(2, 2)}
+    assert (rows["cat"].data_depth, rows["sum"].data_depth, rows["sum"].data_size) == (14, 8, (16, 20))
+
+
+def test_parameters_are_counted_by_layer():
+    net = inception_like()
+    counts = parameter_counts(net)
+    assert counts["stem"] == 7 * 7 * 3 * 8 + 8 and counts["a/5x5"] == 5 * 5 * 8 * 4 + 4 and counts["cat"] == 0
+    assert list(counts) == [node.name for node in net.nodes]
+    assert sum(counts.values()) == summarise(net).params
+
+
+def test_where_paths_of_different_strides_join_there_is_no_field():
+    nodes = [
+        Node("fast", plain(L.Conv, 2, stride=2), ("data",)),
+        Node("slow", plain(L.Conv, 5), ("data",)),
+        Node("sum", L.Add(), ("fast", "slow")),
+        Node("after", plain(L.Conv, 3), ("sum",)),
+    ]
+    rows = by_name(summarise(Net(nodes, input_shape=(8, 8, 1))))
+    assert rows["sum"].rf_size is None and rows["after"].rf_stride is None
+
+
+def test_the_union_of_fields_that_lie_apart_reaches_over_both():
     shifted = Field(3, 1, 1) | Field(3, 4, 1)
     assert (shifted.size, shifted.offset) == (6, 2.5)
 
@@ -121,6 +209,7 @@ def test_where_paths_join_the_field_is_their_union():
 def test_shared_weights_are_counted_once():
     net = forked()
     assert summarise(net).params == sum(array.size for array in net.params.values())
+    assert parameter_counts(net)["a"] > 0 and parameter_counts(net)["twin"] == 0
 
 
 def test_the_size_and_the_batch_may_be_chosen():
@@ -158,7 +247,10 @@ def test_csv_and_json_say_the_same_in_bytes(vgg):
 
 def test_markdown_is_a_table(vgg):
     lines = markdown(vgg).splitlines()
-    assert len({line.count("|") for line in lines[:40]}) == 1
+    head, rule, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[:40])
+    assert {len(row) for row in [head, rule, *rows]} == {len(head)} and set(rule) == {"---", "--:"}
+    row = dict(zip(head, rows[29], strict=True))
+    assert (row["layer"], row["name"], row["rf size"], row["param mem"]) == ("29", "conv5_3", "196", "9MB")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,21 @@ import pytest
 
 from minidnn import images, zoo
 from minidnn.errors import UsageError, WeightsError
+from minidnn.zoo.vgg import vgg16
 
 PARAMETERS = {"gabor": 29_196, "lenet": 431_080, "vgg16": 138_357_544, "vgg19": 143_667_240}
 
 
 def test_every_net_has_the_parameters_of_its_paper():
-    found = {name: sum(array.size for array in zoo.get(name).params.values()) for name in zoo.NETS}
+    found = {name: sum(array.size for array in zoo.get(name).params.values()) for name in zoo.names()}
     assert found == PARAMETERS
+
+
+def test_vgg_brings_its_dropout_only_if_asked():
+    plain, trained = zoo.get("vgg16"), vgg16(dropout=True)
+    assert plain.names[-6:] == ("fc6", "relu6", "fc7", "relu7", "fc8", "prob")
+    assert trained.names[-8:] == ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8", "prob")
+    assert (len(plain.nodes), len(trained.nodes), len(zoo.get("vgg19").nodes)) == (37, 39, 43)
 
 
 def test_looking_at_a_net_takes_no_memory_and_running_it_needs_weights():

@@ -1,5 +1,4 @@
-"""`minidnn doctor`: what this machine has to compute with, tried out, and what to type where something is
-missing."""
+"""`minidnn doctor`: what this machine has to compute with, tried out, and what to type to mend it."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distributions, version
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -43,9 +43,12 @@ def report() -> Iterator[tuple[str, str]]:
             kind = f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', '?')})"
             yield "BLAS", f"{kind}, {pool['num_threads']} threads"
     yield "cpu", works("cpu")
-    driver, wheels = cuda_of_driver(), cupy_wheels()
-    yield "GPU driver", f"for CUDA {driver}" if driver else "none found (nvidia-smi says nothing)"
-    yield "CuPy", advice(driver, wheels)
+    driver, wheels = driver_there(), cupy_wheels()
+    if driver is None:
+        yield "GPU driver", "none found (nvidia-smi says nothing)"
+    else:
+        yield "GPU driver", f"{driver.version}, for CUDA {driver.cuda}"
+    yield "CuPy", advice(driver.cuda if driver else None, wheels)
     if wheels:
         yield "cuda", works("cuda")
 
@@ -71,26 +74,48 @@ def cupy_wheels() -> list[str]:
     return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name))
 
 
-def cuda_of_driver() -> int | None:
-    """The major CUDA version that the driver serves."""
+class Driver(NamedTuple):
+    """The NVIDIA driver: its own version, and the major CUDA version that it serves."""
+
+    version: str
+    cuda: int
+
+
+def driver_there() -> Driver | None:
+    """As nvidia-smi tells it; None without an answer."""
     if shutil.which("nvidia-smi") is None:
         return None
-    said = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False).stdout
-    found = re.search(r"CUDA Version:\s*(\d+)", said)
-    return int(found[1]) if found else None
+    try:
+        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return read_driver(done.stdout)
 
 
-def advice(driver: int | None, wheels: list[str]) -> str:
-    """What is installed, and the pip line for what should be."""
+def read_driver(said: str) -> Driver | None:
+    """Out of the head line of nvidia-smi's table."""
+    own = re.search(r"Driver Version:\s*([\d.]+)", said)
+    cuda = re.search(r"CUDA(?: \w+)? Version:\s*(\d+)", said)
+    return Driver(own[1] if own else "of unknown version", int(cuda[1])) if cuda else None
+
+
+def advice(cuda: int | None, wheels: list[str]) -> str:
+    """What CuPy is installed, and the pip line for what should be, with a driver for that major CUDA."""
+    oldest, newest = min(WHEELS), max(WHEELS)
+    install = f"pip install 'minidnn[{WHEELS[min(newest, max(oldest, cuda or newest))]}]'"
+    remove = f"pip uninstall -y {' '.join(wheels)} && "
     if len(wheels) > 1:
-        both, names = " and ".join(wheels), " ".join(wheels)
-        return f"{both} are in each other's way: pip uninstall -y {names}, then install one"
-    if wheels:
-        return f"{wheels[0]} {_version(wheels[0])}"
-    if driver is None:
+        return f"{' and '.join(wheels)} are in each other's way: {remove}{install}"
+    if not wheels and cuda is None:
         return "not installed; without a GPU there is no need for it"
-    extra = WHEELS.get(driver, WHEELS[max(WHEELS)] if driver > max(WHEELS) else WHEELS[min(WHEELS)])
-    return f"not installed: pip install 'minidnn[{extra}]'"
+    if cuda is not None and cuda < oldest:
+        return f"wants a driver for CUDA {oldest} or later, this one serves {cuda}: update the driver"
+    if not wheels:
+        return f"not installed: {install}"
+    made_for = re.fullmatch(r"cupy-cuda(\d+)x", wheels[0])
+    if cuda is not None and made_for and int(made_for[1]) > cuda:
+        return f"{wheels[0]} is too new for a driver that serves CUDA {cuda}: {remove}{install}"
+    return f"{wheels[0]} {_version(wheels[0])}"
 
 
 def _version(name: str) -> str:

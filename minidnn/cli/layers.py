@@ -8,7 +8,14 @@ import runpy
 from pathlib import Path
 
 from minidnn import zoo
-from minidnn.errors import FileFormatError, MinidnnError, UnsupportedError, UsageError, did_you_mean
+from minidnn.errors import (
+    FileFormatError,
+    MinidnnError,
+    OutputError,
+    UnsupportedError,
+    UsageError,
+    did_you_mean,
+)
 from minidnn.net import Net
 from minidnn.summary import summarise
 from minidnn.tables import FORMATS
@@ -21,10 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="HxW", help="of the images (those it was made for)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
     parser.add_argument("--format", choices=FORMATS, default="text", help="how to write it (text)")
+    parser.add_argument("--output", metavar="FILE", help="where to write it (the terminal)")
 
 
 def run(args: argparse.Namespace) -> None:
-    print(FORMATS[args.format](summarise(_find(args.net), _size(args.size), batch=_positive(args.batch))))
+    summary = summarise(_find(args.net), _size(args.size), batch=_positive(args.batch))
+    written = FORMATS[args.format](summary)
+    if args.output is None:
+        print(written)
+        return
+    try:
+        Path(args.output).write_text(written + "\n", encoding="utf-8", newline="\n")
+    except OSError as error:
+        words = f"cannot write {args.output}: {error.strerror}; give --output another FILE"
+        raise OutputError(words) from error
+    print(f"wrote {args.output}: {len(summary.rows) - 1} layers")
 
 
 def _find(name: str) -> Net:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from minidnn import __version__
 from minidnn.cli import doctor, dream, layers, sizes
-from minidnn.errors import MinidnnError
+from minidnn.errors import MinidnnError, OutputError
 
 COMMANDS = {"dream": dream, "layers": layers, "sizes": sizes, "doctor": doctor}
 
@@ -19,23 +19,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or that of what went wrong."""
     args = _parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        code = args.run(args) or 0
+        sys.stdout.flush()  # a reader that has gone shall be noticed here, not at the very end
+        return code
     except MinidnnError as error:
         if args.debug:
             raise
-        print(
-            f"minidnn: {error}",
-            *(f"  {note}" for note in getattr(error, "__notes__", ())),
-            sep="\n",
-            file=sys.stderr,
-        )
+        notes = [f"  {note}" for note in getattr(error, "__notes__", ())]
+        print(f"minidnn: {error}", *notes, sep="\n", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("minidnn: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output had enough, as `head` has
+    except OSError as error:  # of our own output: the reader had enough, as `head` has, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"minidnn: cannot write: {error.strerror}", file=sys.stderr)
+        return OutputError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,13 +44,15 @@ def _parser() -> argparse.ArgumentParser:
         "minidnn", description="See a convolutional network work, and dream with it."
     )
     parser.add_argument("--version", action="version", version=f"minidnn {__version__}")
+    debug = "show where an error came from"
+    parser.add_argument("--debug", action="store_true", help=debug)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         summary = (command.__doc__ or "").partition(": ")[2].strip()
         sub = commands.add_parser(
             name, help=summary.rstrip("."), description=summary[:1].upper() + summary[1:]
         )
-        sub.add_argument("--debug", action="store_true", help="show where an error came from")
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return parser

@@ -59,9 +59,7 @@ class Audit:
 
     @property
     def worst(self) -> Row:
-        return max(
-            (row for row in self.rows if row.check), key=lambda row: row.check.error if row.check else 0
-        )
+        return max(self.rows, key=lambda row: row.check.error if row.check else -1.0)
 
     @property
     def exempt(self) -> tuple[Row, ...]:
@@ -74,10 +72,8 @@ class Audit:
         notes = []
         for row in self.rows:
             error = f"{row.check.error:.1e}" if row.check else "-"
-            head = (
-                f"{row.layer:<{width}}  {row.by:<{by}}  {error:>8}  {row.checked:>7}  {len(row.left_out):>8}"
-            )
-            lines.append(f"{head}  {row.verdict}")
+            counts = f"{row.checked:>7}  {len(row.left_out):>8}"
+            lines.append(f"{row.layer:<{width}}  {row.by:<{by}}  {error:>8}  {counts}  {row.verdict}")
             notes += [f"{row.layer}, by {row.by}: {row.exempt}"] if row.exempt else []
             notes += [f"{row.layer}, by {row.by}, left out {reason}" for reason in row.left_out]
             if row.check and row.verdict == "WRONG":

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minidnn.arrays import Array
+from minidnn.errors import ShapeError, UsageError
 
 
 class Check(NamedTuple):
@@ -30,6 +31,7 @@ def check_direction(
     f: Callable[[Array], float], x: Array, grad: Array, *, rng: np.random.Generator, eps: float = 1e-5
 ) -> Check:
     """<grad, v> against (f(x + eps v) - f(x - eps v)) / 2 eps for one random v: cheap, and hard to fool."""
+    _comparable(x, grad)
     v = rng.standard_normal(x.shape)
     numeric = (f(x + eps * v) - f(x - eps * v)) / (2 * eps)
     return compared(float((grad * v).sum()), float(numeric), float(np.sqrt((grad * grad).sum())))
@@ -45,12 +47,24 @@ def check_elements(
     eps: float = 1e-5,
 ) -> Check:
     """Every entry of grad (or `count` random ones) against its central difference; hands back the worst."""
+    _comparable(x, grad)
+    if count is not None and count < 1:
+        raise UsageError(f"check_elements of {count} entries; give at least 1")
 
     def check(at: tuple[int, ...]) -> Check:
         numeric = (f(moved(x, at, eps)) - f(moved(x, at, -eps))) / (2 * eps)
         return compared(float(grad[at]), float(numeric), size_of(grad), at)
 
     return max(map(check, coordinates(x.shape, count, rng)), key=lambda found: found.error)
+
+
+def _comparable(x: Array, grad: Array) -> None:
+    if x.dtype != np.float64:
+        raise UsageError(
+            f"a check moves x by a little, which {x.dtype} is too coarse for; use x.astype('float64')"
+        )
+    if x.shape != grad.shape:
+        raise ShapeError(f"x is {x.shape}, its gradient {grad.shape}; they have one shape")
 
 
 def coordinates(

@@ -20,9 +20,8 @@ class Memory(Protocol):
 
 
 Mem = Memory | None
-ROWS_AT_ONCE = (
-    1 << 26
-)  # numbers in one matrix of windows; a batch that needs more is worked off image by image
+# Numbers in one matrix of windows; a batch that needs more is worked off in parts.
+ROWS_AT_ONCE = 1 << 26
 
 
 def padded(x: Array, window: Window, fill: float = 0.0) -> Array:

@@ -78,8 +78,7 @@ def avg_pool_backward(dzdy: Array, x_shape: tuple[int, ...], window: Window, div
 
 
 def divisors(h: int, w: int, window: Window, divisor: str) -> np.ndarray:
-    """(oh, ow, 1): the taps of each window that lie on 'real' pixels, on the 'padded' image (Caffe), or 'all'
-    of them."""
+    """(oh, ow, 1): of each window the taps on 'real' pixels, on the 'padded' image, or 'all' of them."""
     top, bottom, left, right = window.pad
     first, last = {
         "real": ((top, left), (top + h, left + w)),
@@ -88,10 +87,8 @@ def divisors(h: int, w: int, window: Window, divisor: str) -> np.ndarray:
     }[divisor]
     along = []
     for axis, count in enumerate(window.out_size(h, w)):
-        starts = np.arange(count)[:, None] * window.stride[axis]
-        at = (
-            starts + np.arange(window.kernel[axis]) * window.dilation[axis]
-        )  # (windows, taps) along this axis
+        starts, taps = np.arange(count) * window.stride[axis], np.arange(window.kernel[axis])
+        at = starts[:, None] + taps * window.dilation[axis]  # (windows, taps) along this axis
         along.append(((at >= first[axis]) & (at < last[axis])).sum(axis=1))
     return np.multiply.outer(*along)[:, :, None]
 

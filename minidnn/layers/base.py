@@ -56,9 +56,9 @@ class Layer:
                 raise MismatchError(f"{what} wants {name!r} as {own[name].shape}, found {array.shape}")
         return replace(self, **arrays)
 
-    def out_shape(self, *x_shapes: Any) -> Shape:
+    def out_shape(self, x_shape: Shape) -> Shape:
         """The shape of `forward`'s output, or a ShapeError that says why there is none."""
-        return x_shapes[0]
+        return x_shape
 
     def forward(self, *xs: Any, **state: Any) -> tuple[Array, Any]:
         """y, and what the way back will want to know beside x and y."""
@@ -102,17 +102,20 @@ def drawn(rng: Rng, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
     return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(dtype)
 
 
+def is_placeholder(array: Array) -> bool:
+    """Whether this only stands for weights that are still to come."""
+    return array.size > 1 and not any(array.strides)
+
+
 def lacks_weights(layer: Layer) -> bool:
-    """Whether one of its arrays only stands for weights that are still to come."""
-    return any(array.size > 1 and not any(array.strides) for array in layer.params.values())
+    return any(map(is_placeholder, layer.params.values()))
 
 
 def check_channels(what: str, wanted: int, x_shape: Shape) -> None:
     if x_shape[3] != wanted:
-        grey = (
-            "; a grey image? repeat it: np.repeat(image, 3, axis=3)" if (wanted, x_shape[3]) == (3, 1) else ""
-        )
-        raise ShapeError(f"{what} wants {wanted} channels, x has {x_shape[3]} (shape {x_shape}){grey}")
+        is_grey = (wanted, x_shape[3]) == (3, 1)
+        advice = "; a grey image? repeat it: np.repeat(image, 3, axis=3)" if is_grey else ""
+        raise ShapeError(f"{what} wants {wanted} channels, x has {x_shape[3]} (shape {x_shape}){advice}")
 
 
 def per_channel(dzdy: Array) -> Array:

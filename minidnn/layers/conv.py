@@ -41,6 +41,8 @@ class Bank(Layer):
         what, shape = type(self).__name__, self.w.shape
         if len(shape) != 4:
             raise ShapeError(f"{what} wants filters (kh, kw, in, out), found an array of shape {shape}")
+        if window is not None and not isinstance(window, Window):
+            raise UsageError(f"{what} wants a Window, found {window!r}; Window.of makes one")
         if window is not None and shape[:2] != window.kernel:
             found = f"filters of {shape[0]}x{shape[1]} and a window of {window.kernel}"
             raise ShapeError(f"{what} has {found}; make them agree")

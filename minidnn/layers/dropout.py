@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError, UsageError
 from minidnn.layers.base import BUFFER, Layer, Rng, Shape
@@ -12,10 +14,9 @@ from minidnn.layers.base import BUFFER, Layer, Rng, Shape
 
 @dataclass(frozen=True, eq=False)
 class Dropout(Layer):
-    """In training  y = x * mask  with mask = 0 for a share `rate` of the numbers, else 1 / (1 - rate); in
-    test y = x.
+    """In training, forget a share `rate` of the numbers; in testing, pass all of them on.
 
-        dzdx = dzdy * mask
+        y = x * mask          dzdx = dzdy * mask          mask = 0 for the forgotten, else 1 / (1 - rate)
 
     The kept ones are scaled up in training ("inverted"), so that testing needs no change (Srivastava et al.
     2014, section 10). The mask is forward's aux; `frozen` is one handed back in, and then nothing is drawn.
@@ -41,16 +42,15 @@ class Dropout(Layer):
         self.out_shape(x.shape)
         if mode != "train":
             return x, None
-        mask = self.frozen if self.frozen is not None else self._draw(x, rng)
+        mask = self._draw(x, rng) if self.frozen is None else self.frozen.astype(x.dtype, copy=False)
         return x * mask, mask
 
     def backward(self, dzdy: Array, *, aux: Array | None, **_: Any) -> Array:
         return dzdy if aux is None else dzdy * aux
 
     def _draw(self, x: Array, rng: Rng) -> Any:
-        if rng is None:
+        if not isinstance(rng, np.random.Generator):
             raise UsageError('Dropout in mode="train" draws a mask: give rng=numpy.random.default_rng(seed)')
-        kept = (
-            rng.random(x.shape, "float32") >= self.rate
-        )  # drawn on the host: one seed, one mask on every device
+        # Drawn on the host: with one seed it is one mask on every device.
+        kept = rng.random(x.shape, "float32") >= self.rate
         return xp_of(x).asarray(kept.astype(x.dtype) / x.dtype.type(1 - self.rate))

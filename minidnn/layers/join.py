@@ -52,8 +52,10 @@ class Add(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Flatten(Layer):
-    """Lay the map out as a vector, row by row, the channels of a pixel together: (N, H, W, C) → (N, 1, 1,
-    H*W*C)."""
+    """Lay the map out as a vector, row by row, the channels of a pixel together.
+
+    (N, H, W, C) → (N, 1, 1, H*W*C)
+    """
 
     def out_shape(self, x_shape: Shape) -> Shape:
         return (x_shape[0], 1, 1, prod(x_shape[1:]))

@@ -13,16 +13,15 @@ from minidnn.layers.base import BUFFER, PARAM, Grads, Layer, Shape, per_channel
 
 @dataclass(frozen=True, eq=False)
 class LRN(Layer):
-    """Divide each number by the energy of its neighbours across channels (Krizhevsky et al. 2012, section
-    3.3).
+    """Divide each number by the energy of its neighbours across channels.
 
         L_k = kappa + alpha * sum over q in Q(k) of x_q²          y_k = x_k * L_k^-beta
-        dzdx_k = dzdy_k * L_k^-beta - 2 alpha beta x_k * sum over j whose Q(j) holds k of  dzdy_j x_j
-        L_j^-(beta+1)
+        s_k = sum over the j whose Q(j) holds k of  dzdy_j * x_j * L_j^-(beta+1)
+        dzdx_k = dzdy_k * L_k^-beta - 2 * alpha * beta * x_k * s_k
 
-    Q(k) reaches from k - floor((size-1)/2) to k + ceil((size-1)/2): an even size leans forward, and its way
-    back leans backward. alpha is for one number, as in MatConvNet; Caffe states it for the whole window
-    (alpha = Caffe's / size).
+    Krizhevsky et al. 2012, section 3.3. Q(k) reaches from k - floor((size-1)/2) to k + ceil((size-1)/2): an
+    even size leans forward, and its way back leans backward. alpha is for one number, as in MatConvNet;
+    Caffe states it for the whole window (alpha = Caffe's / size).
     """
 
     size: int = 5
@@ -80,15 +79,15 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
-    """Give every channel mean 0 and variance 1, then the scale and shift that it learns (Ioffe & Szegedy
-    2015).
+    """Give every channel mean 0 and variance 1, then the scale and shift that it learns.
 
         x̂ = (x - mean) / sqrt(var + eps)          y = gamma * x̂ + beta
 
-    In test mode mean and var are the stored ones, so  dzdx = dzdy * gamma / sqrt(var + eps).  In training
-    they are those of the batch, which x moves too:
-        dzdx = gamma / sqrt(var + eps) * (dzdy - mean(dzdy) - x̂ * mean(dzdy * x̂)),   means over images and
-        places.
+    Ioffe & Szegedy 2015. In test mode mean and var are the stored ones, in training those of the batch, over
+    all its images and places; and these x moves too:
+
+        test        dzdx = gamma / sqrt(var + eps) * dzdy
+        training    dzdx = gamma / sqrt(var + eps) * (dzdy - mean(dzdy) - x̂ * mean(dzdy * x̂))
     """
 
     gamma: Array = field(repr=False, metadata=PARAM)  # (C,)

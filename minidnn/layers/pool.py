@@ -54,7 +54,7 @@ class MaxUnpool(Layer):
 
     window: Window
 
-    def out_shape(self, x_shape: Shape, pooled_from: Shape) -> Shape:
+    def out_shape(self, x_shape: Shape, pooled_from: Shape) -> Shape:  # type: ignore[override]
         if x_shape != _pooled(self.window, pooled_from):
             raise ShapeError(
                 f"MaxUnpool got values {x_shape} for a map {pooled_from}, which pools to "
@@ -105,9 +105,9 @@ class AvgPool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class GlobalAvgPool(Layer):
-    """The mean of each channel over the whole map: y[n,0,0,c] = mean over i, j of x[n,i,j,c] (Lin et al.
+    """The mean of each channel over the whole map (Lin et al. 2014).
 
-    2014).
+    y[n,0,0,c] = mean over i, j of  x[n,i,j,c]          dzdx[n,i,j,c] = dzdy[n,0,0,c] / (H * W)
     """
 
     def out_shape(self, x_shape: Shape) -> Shape:

@@ -22,3 +22,8 @@ def get(name: str, rng: Rng = None) -> Net:
     if name not in NETS:
         raise UsageError(f"no net {name!r}; there are {', '.join(NETS)}{did_you_mean(name, NETS)}")
     return NETS[name](rng)
+
+
+def names() -> tuple[str, ...]:
+    """All that `get` knows."""
+    return tuple(NETS)

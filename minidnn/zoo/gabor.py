@@ -39,9 +39,8 @@ def _stripes(size: int) -> np.ndarray:
         for direction in DIRECTIONS:
             across = x * np.sin(direction) - y * np.cos(direction)
             wave = np.cos if kind == "line" else np.sin
-            stripe = np.exp(-(x * x + y * y) / (2 * (size / 4.5) ** 2)) * wave(
-                across * 2 * np.pi / (size / 1.5)
-            )
+            blob = np.exp(-(x * x + y * y) / (2 * (size / 4.5) ** 2))
+            stripe = blob * wave(across * 2 * np.pi / (size / 1.5))
             filters.append((stripe - stripe.mean())[:, :, None] * colour)
     return _level(np.stack(filters, axis=3))
 
@@ -54,9 +53,8 @@ def _curls(size: int) -> np.ndarray:
     filters = []
     for kinds in [(1, 1, 0), (0, 0, 1)]:  # out of edges and lines, out of colours
         for twist in TWISTS:
-            along = np.cos(
-                2 * (angle + np.pi / 2 + twist)[:, :, None] - 2 * DIRECTIONS
-            )  # 1: just so, -1: across
+            wish = (angle + np.pi / 2 + twist)[:, :, None]
+            along = np.cos(2 * (wish - DIRECTIONS))  # 1: just so, -1: across
             filters.append(ring[:, :, None] * np.concatenate([along * wanted for wanted in kinds], axis=2))
     return _level(np.stack(filters, axis=3))
 

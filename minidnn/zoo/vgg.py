@@ -1,12 +1,12 @@
 """VGG (Simonyan & Zisserman 2015), as its table 1 has it: 3x3 filters all the way, the map halved five times.
 
-As the converted models have it too: without the dropout of training, and with pools that round up.
+As the converted models have it too: pools round up, and the dropout of training is there only if asked for.
 """
 
 from __future__ import annotations
 
-from minidnn.images import Preprocess
-from minidnn.layers import FC, Conv, Layer, MaxPool, ReLU, Softmax
+from minidnn import images
+from minidnn.layers import FC, Conv, Dropout, Layer, MaxPool, ReLU, Softmax
 from minidnn.layers.base import Rng
 from minidnn.net import Net
 from minidnn.window import Window
@@ -14,20 +14,19 @@ from minidnn.window import Window
 #              channels of the convolutions in each of the five stages
 VGG16 = [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]  # configuration D
 VGG19 = [[64] * 2, [128] * 2, [256] * 4, [512] * 4, [512] * 4]  # configuration E
-MEAN = (123.68, 116.779, 103.939)  # of the training images: red, green, blue
 
 
-def vgg16(rng: Rng = None) -> Net:
+def vgg16(rng: Rng = None, *, dropout: bool = False) -> Net:
     """conv1_1 … conv5_3, fc6, fc7, fc8, prob: 37 layers, 138,357,544 parameters. No rng: no weights yet."""
-    return _vgg(VGG16, rng)
+    return _vgg(VGG16, rng, dropout)
 
 
-def vgg19(rng: Rng = None) -> Net:
+def vgg19(rng: Rng = None, *, dropout: bool = False) -> Net:
     """conv1_1 … conv5_4, fc6, fc7, fc8, prob: 43 layers, 143,667,240 parameters. No rng: no weights yet."""
-    return _vgg(VGG19, rng)
+    return _vgg(VGG19, rng, dropout)
 
 
-def _vgg(stages: list[list[int]], rng: Rng) -> Net:
+def _vgg(stages: list[list[int]], rng: Rng, dropout: bool) -> Net:
     layers: dict[str, Layer] = {}
     c = 3
     for stage, channels in enumerate(stages, start=1):
@@ -39,9 +38,13 @@ def _vgg(stages: list[list[int]], rng: Rng) -> Net:
     layers |= {
         "fc6": FC.random(rng, (7, 7, 512), 4096),
         "relu6": ReLU(),
+        "drop6": Dropout(0.5),
         "fc7": FC.random(rng, (1, 1, 4096), 4096),
         "relu7": ReLU(),
+        "drop7": Dropout(0.5),
         "fc8": FC.random(rng, (1, 1, 4096), 1000),
         "prob": Softmax(),
     }
-    return Net.chain(layers, input_shape=(224, 224, 3), preprocess=Preprocess(mean=MEAN))
+    if not dropout:
+        del layers["drop6"], layers["drop7"]
+    return Net.chain(layers, input_shape=(224, 224, 3), preprocess=images.VGG)
