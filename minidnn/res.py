@@ -9,35 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
-from minidnn.arrays import Array, to_device, xp_of
+from minidnn.arrays import Array, to_device
 from minidnn.errors import StaleResError
+from minidnn.kernels.memory import Arena
 
 AGAIN = "forwardto with the image again, and keep='all'"  # what to do about something that was dropped
-
-
-class Scratch:
-    """Room for intermediate results, one growing block for each dtype and library: fresh memory is slow
-    memory.
-
-    A piece is good until the next one is asked for.
-    """
-
-    def __init__(self) -> None:
-        self._blocks: dict[tuple[Any, Any], Array] = {}
-
-    def scratch(self, shape: tuple[int, ...], like: Array) -> Array:
-        key, size = (xp_of(like), like.dtype), prod(shape)
-        if key not in self._blocks or self._blocks[key].size < size:
-            self._blocks.pop(key, None)  # let go of the old block before the larger one is made
-            self._blocks[key] = xp_of(like).empty(size, like.dtype)
-        return self._blocks[key][:size].reshape(shape)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(block.nbytes for block in self._blocks.values())
 
 
 @dataclass
@@ -96,7 +74,7 @@ class Res(Mapping[str, Slot]):
         self._slots = {name: Slot() for name in names}
         self._name_of = name_of
         self.sync = sync
-        self.mem = Scratch()
+        self.mem = Arena()
         self.version = 0  # of the net's weights when this run began
 
     def begin(self, version: int) -> None:
@@ -104,6 +82,7 @@ class Res(Mapping[str, Slot]):
         self.version = version
         for slot in self.values():
             slot.clear()
+        self.mem.begin()
 
     def __getitem__(self, layer: str | int) -> Slot:
         return self._slots[self._name_of(layer)]
@@ -125,7 +104,7 @@ class Res(Mapping[str, Slot]):
 
     @property
     def nbytes(self) -> int:
-        """What the run holds on to, scratch included."""
+        """What the run holds on to, and what it has ready for the next."""
         return sum(slot.nbytes for slot in self.values()) + self.mem.nbytes
 
     def to(self, device: str) -> Res:

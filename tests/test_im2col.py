@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from minidnn import kernels
+from minidnn.kernels.memory import Arena
 from minidnn.kernels.pool import divisors
 from minidnn.window import Window
 from tests import reference
@@ -123,15 +124,13 @@ def test_both_gradients_of_a_convolution_are_its_adjoints(case, groups, k, seed)
     assert dot(bank, dzdw) == along_output
 
 
-class Dirty:
-    """A memory that lends the same array again and again, full of what was never meant to be read."""
+class Dirty(Arena):
+    """A memory that lends out arrays full of what was never meant to be read."""
 
-    def __init__(self) -> None:
-        self.flat = np.empty(1 << 16)
-
-    def scratch(self, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
-        self.flat.fill(np.nan)
-        return self.flat[: int(np.prod(shape))].reshape(shape)
+    def empty(self, shape, like, dtype=None):
+        lent = super().empty(shape, like, dtype)
+        lent.fill(np.nan)
+        return lent
 
 
 def each_pass(seed: int, **memory) -> list[np.ndarray]:

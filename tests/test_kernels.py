@@ -13,15 +13,15 @@ from minidnn import zoo
 from minidnn.errors import UnknownLayerError, UsageError
 from minidnn.gradcheck import audit, check_direction
 from minidnn.kernels import Kernel
-from minidnn.kernels.cpu import winograd
+from minidnn.kernels.cpu import chunked, winograd
 from minidnn.kernels.cpu.threads import CREW, Crew
+from minidnn.kernels.memory import Arena
 from minidnn.net import Net
-from minidnn.res import Scratch
 from minidnn.window import Window
 from tests.nets import every_layer, forked, photo
 from tests.samples import distinct
 
-FAST = list(winograd.TRANSFORMS)
+FAST = ["chunked", *winograd.TRANSFORMS]
 SIZES = {
     "odd": ((2, 13, 9, 5), 7, (1, 1, 1, 1)),
     "four pads": ((1, 11, 17, 6), 3, (0, 2, 1, 0)),
@@ -54,11 +54,39 @@ def near(found, wanted, tolerance):
 @sizes
 def test_in_float64_it_is_the_plain_convolution_to_the_last_digits(name, shape, k, pad):
     layer, x = layer_for(shape, k, pad)
-    how, mem = Kernel(name), Scratch()
+    how, mem = Kernel(name), Arena()
     y, plain = layer.forward(x, how=how, mem=mem)[0], layer.forward(x)[0]
     assert near(y, plain, 1e-13)
     dzdy = np.random.default_rng(1).standard_normal(y.shape)
     back = layer.backward(dzdy, x_shape=x.shape, how=how, mem=mem)
+    assert near(back, layer.backward(dzdy, x_shape=x.shape), 1e-13)
+
+
+WINDOWS = {
+    "strided": (Window.of((3, 2), stride=(2, 3), pad=(1, 0, 2, 1)), 1),
+    "dilated": (Window.of((2, 3), dilation=(3, 2), pad=(2, 1, 0, 3)), 1),
+    "rounding up": (Window.of((4, 3), stride=(3, 2), ceil=True), 1),
+    "in groups": (Window.of((3, 2), pad=1), 3),
+    "of one pixel": (Window.of(1), 1),
+    "of one pixel, strided": (Window.of(1, stride=2), 3),
+    "wide": (Window.of((7, 11), stride=(2, 1), pad=3), 1),
+}
+
+
+@pytest.mark.parametrize(("window", "groups"), WINDOWS.values(), ids=WINDOWS.keys())
+@pytest.mark.parametrize("c", [3, 24])
+@pytest.mark.parametrize("in_cache", [1, 400_000])
+def test_chunked_is_the_plain_convolution_for_every_window(window, groups, c, in_cache, monkeypatch):
+    monkeypatch.setattr(chunked, "IN_CACHE", in_cache)
+    rng = np.random.default_rng(0)
+    layer = L.Conv(
+        rng.standard_normal((*window.kernel, c // groups, 6)), rng.standard_normal(6), window, groups
+    )
+    x, how = distinct(rng, (2, 19, 23, c)), Kernel("chunked")
+    y = layer.forward(x, how=how, mem=Arena())[0]
+    assert near(y, layer.forward(x)[0], 1e-13)
+    dzdy = rng.standard_normal(y.shape)
+    back = layer.backward(dzdy, x_shape=x.shape, how=how, mem=Arena())
     assert near(back, layer.backward(dzdy, x_shape=x.shape), 1e-13)
 
 
@@ -96,8 +124,9 @@ def test_views_and_read_only_arrays_are_fine(name):
 @fast
 def test_scratch_full_of_other_images_does_not_show(name):
     layer, x = layer_for((1, 13, 9, 5), 7, (1, 1, 1, 1))
-    how, mem = Kernel(name), Scratch()
-    mem.scratch((100_000,), x)[:] = np.nan
+    how, mem = Kernel(name), Arena()
+    for size in (50, 2_000, 10_000, 50_000):
+        mem.empty((size,), x)[:] = np.nan
     assert np.isfinite(layer.forward(x, how=how, mem=mem)[0]).all()
 
 
@@ -122,24 +151,24 @@ def test_the_bits_do_not_depend_on_the_threads(name, shape):
 def test_auto_takes_winograd_where_it_pays_and_the_plain_way_elsewhere():
     net = zoo.get("vgg16")
     found = net.kernels()
-    assert found["conv1_1"] == "im2col", "three channels are too few to sum over"
+    assert found["conv1_1"] == "chunked", "three channels are too few to sum over"
     assert set(list(found.values())[1:]) == {"winograd4"}
     assert net.kernels((112, 112))["conv5_1"] == "winograd2", "a map of 7x7 is two tiles of 4"
-    assert net.kernels((32, 32))["conv5_1"] == "im2col"
+    assert net.kernels((32, 32))["conv5_1"] == "chunked"
     assert set(net.astype("float64").kernels().values()) == {"im2col"}
     assert set(net.with_kernels("im2col").kernels().values()) == {"im2col"}
 
 
 def test_a_forced_kernel_obeys_where_it_can():
     net = forked().with_kernels({"conv1": "winograd2", "twin": "winograd4"})
-    assert net.kernels() == {"conv1": "winograd2", "a": "im2col", "b": "im2col", "twin": "im2col"}
+    assert net.kernels() == {"conv1": "winograd2", "a": "im2col", "b": "im2col", "twin": "chunked"}
     assert net.astype("float32").kernels()["conv1"] == "winograd2", "the setting is handed on"
     assert net.params["conv1/w"] is net.with_kernels("im2col").params["conv1/w"]
 
 
 def test_an_unknown_kernel_or_layer():
     with pytest.raises(
-        UsageError, match="no kernel 'winograd3'; there are auto, im2col, winograd2, winograd4"
+        UsageError, match="no kernel 'winograd3'; there are auto, im2col, chunked, winograd2, winograd4"
     ):
         forked().with_kernels("winograd3")
     with pytest.raises(
@@ -181,7 +210,7 @@ def test_prepared_filters_are_made_once_and_forgotten_with_the_weights(name):
     res = net.init_res()
     before = net.forwardto(res, "conv1", image)
     taken = net.prepared.nbytes
-    assert taken > 0
+    assert (taken > 0) == (name != "chunked"), "the plain filters are used as they are"
     net.forwardto(res, "conv1", image)
     assert net.prepared.nbytes == taken
     with net.updating() as weights:

@@ -15,8 +15,8 @@ import pytest
 import minidnn.layers as L
 from minidnn.arrays import to_device, to_host
 from minidnn.gradcheck import check_direction
+from minidnn.kernels.memory import Arena
 from minidnn.layers.base import reads
-from minidnn.res import Scratch
 from minidnn.window import Window
 from tests.samples import distinct
 
@@ -98,7 +98,7 @@ class Run:
             n: to_device(a.astype(dtype), device) for n, a in (case.layer.params | case.layer.buffers).items()
         }
         self.layer = case.layer.replacing(**arrays)
-        self.mem = Scratch()
+        self.mem = Arena()
         self.y, self.aux = self.forward()
         self.dzdy = to_device(rng.standard_normal(self.y.shape).astype(dtype), device)
 

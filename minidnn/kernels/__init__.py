@@ -7,6 +7,7 @@ from minidnn.kernels.choice import How, Kernel, Kernels
 from minidnn.kernels.conv import conv, conv_backward
 from minidnn.kernels.im2col import col2im, conv_backward_w, im2col, padded
 from minidnn.kernels.neighbours import channel_sum, square_sum
+from minidnn.kernels.pointwise import relu, relu_backward
 from minidnn.kernels.pool import avg_pool, avg_pool_backward, max_pool, pool_by_switch, unpool
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "max_pool",
     "padded",
     "pool_by_switch",
+    "relu",
+    "relu_backward",
     "square_sum",
     "unpool",
 ]

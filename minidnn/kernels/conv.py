@@ -1,12 +1,14 @@
-"""The convolution that layers ask for: hands on to the algorithm chosen for the layer."""
+"""The convolution that layers ask for: handed on to the algorithm chosen for the layer."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from minidnn.arrays import Array
 from minidnn.kernels import im2col
 from minidnn.kernels.choice import How
-from minidnn.kernels.cpu import winograd
-from minidnn.kernels.im2col import Mem
+from minidnn.kernels.cpu import chunked, winograd
+from minidnn.kernels.memory import Mem
 from minidnn.window import Window
 
 
@@ -14,10 +16,13 @@ def conv(
     x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1, how: How = None, mem: Mem = None
 ) -> Array:
     """(N, H, W, C) → (N, oh, ow, K)."""
-    transform = _transform(x, x.shape, w, window, groups, how)
-    if how is None or transform is None:
+    name = _name(x, x.shape, w, window, groups, how)
+    if name == "chunked":
+        return chunked.conv(x, w, b, window, groups, mem)
+    if how is None or name == "im2col":
         return im2col.conv(x, w, b, window, groups=groups, mem=mem)
-    u = how.prepared(f"forward {transform.m}", lambda: winograd.prepared(w, transform))
+    transform = winograd.TRANSFORMS[name]
+    u = how.prepared(f"{name} forward", lambda: winograd.prepared(w, transform))
     return winograd.conv(x, u, b, window, transform, mem)
 
 
@@ -32,17 +37,18 @@ def conv_backward(
     mem: Mem = None,
 ) -> Array:
     """(N, oh, ow, K) → (N, H, W, C)."""
-    transform = _transform(dzdy, x_shape, w, window, groups, how)
-    if how is None or transform is None:
+    name = _name(dzdy, x_shape, w, window, groups, how)
+    if name == "chunked":
+        return chunked.conv_backward(dzdy, w, window, x_shape, groups, mem)
+    if how is None or name == "im2col":
         return im2col.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, mem=mem)
-    u = how.prepared(f"backward {transform.m}", lambda: winograd.prepared_backward(w, transform))
+    transform = winograd.TRANSFORMS[name]
+    u = how.prepared(f"{name} backward", lambda: winograd.prepared_backward(w, transform))
     return winograd.conv_backward(dzdy, u, window, transform, mem)
 
 
-def _transform(
-    data: Array, x_shape: tuple[int, ...], w: Array, window: Window, groups: int, how: How
-) -> winograd.Transform | None:
-    """The transform to take, or None for the plain way. Mixed dtypes go the plain way."""
-    if how is None or data.dtype != w.dtype:
-        return None
-    return winograd.TRANSFORMS.get(how.algorithm(x_shape, w, window, groups))
+def _name(data: Array, x_shape: tuple[int, ...], w: Array, window: Window, groups: int, how: How) -> str:
+    """The algorithm to take. Mixed dtypes and other libraries go the plain way."""
+    if how is None or data.dtype != w.dtype or not isinstance(data, np.ndarray):
+        return "im2col"
+    return how.algorithm(x_shape, w, window, groups)

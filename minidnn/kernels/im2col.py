@@ -7,19 +7,12 @@ a convolution.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from minidnn.arrays import Array, xp_of
+from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
-
-class Memory(Protocol):
-    """What a run lends to its kernels: room that the next call may use again."""
-
-    def scratch(self, shape: tuple[int, ...], like: Array) -> Array: ...
-
-
-Mem = Memory | None
 # Numbers in one matrix of windows; a batch that needs more is worked off in parts.
 ROWS_AT_ONCE = 1 << 26
 
@@ -36,7 +29,7 @@ def im2col(x: Array, window: Window, *, fill: float = 0.0, mem: Mem = None) -> A
     """(N, H, W, C) → (N, oh, ow, taps, C): every window of every image, tap by tap."""
     n, h, w, c = x.shape
     oh, ow = window.out_size(h, w)
-    cols = room((n, oh, ow, window.taps, c), x, mem)
+    cols = fresh((n, oh, ow, window.taps, c), x, mem)
     ground = padded(x, window, fill)
     for tap, ys, xs in window.each_tap(oh, ow):
         cols[:, :, :, tap] = ground[:, ys, xs]
@@ -57,7 +50,7 @@ def conv(x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1
     """y = rows(x) @ w + b, with w (kh, kw, C/groups, K) seen as one matrix: (N, H, W, C) → (N, oh, ow, K)."""
     xp = xp_of(x, w, b)
     n, oh, ow = x.shape[0], *window.out_size(*x.shape[1:3])
-    y = xp.empty((n, oh, ow, w.shape[3]), xp.result_type(x, w))
+    y = fresh((n, oh, ow, w.shape[3]), x, mem, xp.result_type(x, w))
     for some in _blocks(x, window, groups):
         for cs, ks in each_group(x.shape[3], w.shape[3], groups):
             rows = _rows(x[some, :, :, cs], window, mem)  # (n*oh*ow, taps*C)
@@ -73,11 +66,11 @@ def conv_backward(
     """dzdx = col2im(dzdy @ wᵀ): (N, oh, ow, K) → (N, H, W, C)."""
     xp = xp_of(dzdy, w)
     _, oh, ow, k = dzdy.shape
-    dzdx = xp.empty(x_shape, xp.result_type(dzdy, w))
+    dzdx = fresh(x_shape, dzdy, mem, xp.result_type(dzdy, w))
     for some in _blocks(dzdx, window, groups):
         for cs, ks in each_group(x_shape[3], k, groups):
             out = dzdy[some, :, :, ks].reshape(-1, ks.stop - ks.start)  # (n*oh*ow, K)
-            drows = room((len(out), window.taps * (cs.stop - cs.start)), dzdx, mem)
+            drows = fresh((len(out), window.taps * (cs.stop - cs.start)), dzdx, mem)
             xp.matmul(out, _flat(w[..., ks]).T, out=drows)
             part = (dzdx[some].shape[0], *x_shape[1:3], cs.stop - cs.start)
             dzdx[some, :, :, cs] = col2im(drows.reshape(-1, oh, ow, window.taps, part[3]), part, window)
@@ -104,11 +97,6 @@ def each_group(c: int, k: int, groups: int) -> Iterator[tuple[slice, slice]]:
         yield slice(g * dc, (g + 1) * dc), slice(g * dk, (g + 1) * dk)
 
 
-def room(shape: tuple[int, ...], like: Array, mem: Mem) -> Array:
-    """Scratch of the run where there is a run, else fresh memory."""
-    return mem.scratch(shape, like) if mem is not None else xp_of(like).empty(shape, like.dtype)
-
-
 def _blocks(x: Array, window: Window, groups: int) -> Iterator[slice]:
     """As many images at once as ROWS_AT_ONCE allows, at least one."""
     n, h, w, c = x.shape
@@ -119,7 +107,7 @@ def _blocks(x: Array, window: Window, groups: int) -> Iterator[slice]:
 
 
 def _rows(x: Array, window: Window, mem: Mem) -> Any:
-    """The windows of x, one a row. Scratch: gone at the next call, so no one may keep them."""
+    """The windows of x, one a row."""
     return im2col(x, window, mem=mem).reshape(-1, window.taps * x.shape[3])
 
 

@@ -6,43 +6,75 @@ column by column).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minidnn.arrays import Array, xp_of
+from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.im2col import padded
+from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
+IN_CACHE = 1 << 17  # numbers of an image that one task may work on
 
-def max_pool(x: Array, window: Window) -> tuple[Array, Array]:
+
+def max_pool(x: Array, window: Window, mem: Mem = None) -> tuple[Array, Array]:
     """The largest pixel of each window (N, oh, ow, C), and the switches: which tap it was."""
-    xp = xp_of(x)
     n, h, w, c = x.shape
-    oh, ow = window.out_size(h, w)
-    ground = padded(x, window, fill=-np.inf)
-    y = xp.full((n, oh, ow, c), -np.inf, x.dtype)
-    switches = xp.zeros((n, oh, ow, c), np.uint8 if window.taps <= 256 else np.int32)
-    for tap, ys, xs in window.each_tap(oh, ow):
+    shape = (n, *window.out_size(h, w), c)
+    y, switches = fresh(shape, x, mem), fresh(shape, x, mem, np.uint8 if window.taps <= 256 else np.int32)
+    in_blocks(partial(_take_largest, window), window, padded(x, window, fill=-np.inf), y, switches)
+    return y, switches
+
+
+def _take_largest(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    xp = xp_of(ground)
+    y.fill(-np.inf)
+    switches.fill(0)
+    for tap, ys, xs in window.each_tap(*y.shape[1:3]):
         pixel = ground[:, ys, xs]
         better = (pixel > y) * switches.dtype.type(tap)
         xp.maximum(switches, better, out=switches)  # of the taps that beat all before them, the last
         xp.maximum(y, pixel, out=y)
-    return y, switches
 
 
-def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window) -> Array:
+def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, mem: Mem = None) -> Array:
     """Every value goes back to the pixel its switch names, and what meets there adds up."""
-    xp = xp_of(y, switches)
+    xp_of(y, switches)
     n, h, w, c = x_shape
     top, _, left, _ = window.pad
-    ground = xp.zeros((n, *window.padded_size(h, w), c), y.dtype)
-    for tap, ys, xs in window.each_tap(*window.out_size(h, w)):
-        if window.overlaps:
+    ground = fresh((n, *window.padded_size(h, w), c), y, mem)
+    ground.fill(0)
+    if window.overlaps:
+        for tap, ys, xs in window.each_tap(*y.shape[1:3]):
             ground[:, ys, xs] += y * (switches == tap)
-        else:
-            xp.multiply(y, switches == tap, out=ground[:, ys, xs])
+    else:
+        in_blocks(partial(_put_back, window), window, ground, y, switches)
     return ground[:, top : top + h, left : left + w]
+
+
+def _put_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    for tap, ys, xs in window.each_tap(*y.shape[1:3]):
+        xp_of(y).multiply(y, switches == tap, out=ground[:, ys, xs])
+
+
+def in_blocks(work: Callable[..., None], window: Window, ground: Array, *by_window: Array) -> None:
+    """work(ground, *by_window); on the host some rows of windows at a time, as many as fit into the cache."""
+    n, oh, ow, c = by_window[0].shape
+    rows = max(1, IN_CACHE // (ow * c * window.stride[0] * window.stride[1]))
+    if not isinstance(ground, np.ndarray) or rows >= oh:
+        work(ground, *by_window)
+        return
+
+    def task(image: int, at: int) -> None:
+        below = at * window.stride[0]
+        seen = ground[image : image + 1, below : below + (rows - 1) * window.stride[0] + window.extent[0]]
+        work(seen, *(array[image : image + 1, at : at + rows] for array in by_window))
+
+    CREW.run(partial(task, image, at) for image in range(n) for at in range(0, oh, rows))
 
 
 def pool_by_switch(x: Array, switches: Array, window: Window) -> Array:

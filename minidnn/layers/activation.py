@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from minidnn import kernels
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError
+from minidnn.kernels.memory import Mem
 from minidnn.layers.base import PARAM, Grads, Layer, Shape, per_channel
 
 
@@ -19,11 +21,11 @@ class ReLU(Layer):
     y > 0 just where x > 0, so the way back reads the output, and the input may be forgotten.
     """
 
-    def forward(self, x: Array, **_: Any) -> tuple[Array, None]:
-        return xp_of(x).maximum(x, 0), None
+    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, None]:
+        return kernels.relu(x, mem), None
 
-    def backward(self, dzdy: Array, *, y: Array, **_: Any) -> Array:
-        return dzdy * (y > 0)
+    def backward(self, dzdy: Array, *, y: Array, mem: Mem = None, **_: Any) -> Array:
+        return kernels.relu_backward(dzdy, y, mem)
 
     def pieces(self, *, y: Array, **_: Any) -> Array:
         return y > 0

@@ -13,7 +13,7 @@ from minidnn import kernels
 from minidnn.arrays import Array
 from minidnn.errors import ShapeError, UsageError
 from minidnn.kernels.choice import How
-from minidnn.kernels.im2col import Mem
+from minidnn.kernels.memory import Mem
 from minidnn.layers.base import PARAM, Grads, Layer, Rng, Shape, check_channels, drawn, per_channel
 from minidnn.window import Window
 

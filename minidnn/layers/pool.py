@@ -10,6 +10,7 @@ import numpy as np
 from minidnn import kernels
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError, UsageError
+from minidnn.kernels.memory import Mem
 from minidnn.kernels.pool import divisors
 from minidnn.layers.base import Layer, Shape
 from minidnn.window import Window
@@ -31,12 +32,12 @@ class MaxPool(Layer):
     def out_shape(self, x_shape: Shape) -> Shape:
         return _pooled(self.window, x_shape)
 
-    def forward(self, x: Array, **_: Any) -> tuple[Array, Array]:
+    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, Array]:
         self.out_shape(x.shape)
-        return kernels.max_pool(x, self.window)
+        return kernels.max_pool(x, self.window, mem)
 
-    def backward(self, dzdy: Array, *, aux: Array, x_shape: Shape, **_: Any) -> Array:
-        return kernels.unpool(dzdy, aux, x_shape, self.window)
+    def backward(self, dzdy: Array, *, aux: Array, x_shape: Shape, mem: Mem = None, **_: Any) -> Array:
+        return kernels.unpool(dzdy, aux, x_shape, self.window, mem)
 
     def pieces(self, *, aux: Array, **_: Any) -> Array:
         return aux

@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from minidnn.arrays import Array
 from minidnn.kernels.cpu.threads import CREW
-from minidnn.kernels.im2col import Mem, room
+from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
 SMALL = 1_000_000  # multiplications up to which OpenBLAS takes a matrix product as it lies
@@ -84,16 +84,16 @@ def prepared_backward(w: Array, transform: Transform) -> Array:
 def conv(x: Array, u: Array, b: Array | None, window: Window, transform: Transform, mem: Mem) -> Array:
     """(N, H, W, C) → (N, oh, ow, K) by the prepared filters u."""
     n, h, w, _ = x.shape
-    work = _Tiles(transform, u, b, *window.out_size(h, w))
-    pixels = work.grounded(x, window, mem)
-    y = np.empty((n, work.rows * work.m, work.columns * work.m, work.k), x.dtype)
+    work = _Tiles(transform, u, b, *window.out_size(h, w), mem)
+    pixels = work.grounded(x, window)
+    y = fresh((n, work.rows * work.m, work.columns * work.m, work.k), x, mem)
     with CREW.alone():
         if work.rows >= 12 or n > 4:
             work.by_blocks(pixels, y)
         else:
             for image in range(n):
                 work.by_phases(pixels[image], y[image])
-    return y if y.shape[1:3] == work.size else np.ascontiguousarray(y[:, : work.size[0], : work.size[1]])
+    return y if y.shape[1:3] == work.size else work.trimmed(y)
 
 
 def conv_backward(dzdy: Array, u: Array, window: Window, transform: Transform, mem: Mem) -> Array:
@@ -105,19 +105,19 @@ def conv_backward(dzdy: Array, u: Array, window: Window, transform: Transform, m
 class _Tiles:
     """One convolution cut into `rows` x `columns` tiles, and what is done with some rows at a time."""
 
-    def __init__(self, transform: Transform, u: Array, b: Array | None, oh: int, ow: int) -> None:
+    def __init__(self, transform: Transform, u: Array, b: Array | None, oh: int, ow: int, mem: Mem) -> None:
         _, panels, self.c, panel = u.shape
-        self.u, self.bias, self.k, self.size = u, b, panels * panel, (oh, ow)
+        self.u, self.bias, self.k, self.size, self.mem = u, b, panels * panel, (oh, ow), mem
         self.to_points, self.to_outputs = (matrix.astype(u.dtype) for matrix in (transform.b, transform.a))
         self.m, self.p = transform.a.shape
         self.rows, self.columns = -(-oh // self.m), -(-ow // self.m)
         self.width = self.columns * self.m + 2
 
-    def grounded(self, x: Array, window: Window, mem: Mem) -> Array:
+    def grounded(self, x: Array, window: Window) -> Array:
         """The padded image, filled up with zeros to whole tiles."""
         n, h, w, c = x.shape
         top, _, left, _ = window.pad
-        ground = room((n, self.rows * self.m + 2, self.width, c), x, mem)
+        ground = fresh((n, self.rows * self.m + 2, self.width, c), x, self.mem)
         ground[:, :top] = ground[:, top + h :] = 0
         ground[:, top : top + h, :left] = ground[:, top : top + h, left + w :] = 0
         ground[:, top : top + h, left : left + w] = x
@@ -127,43 +127,43 @@ class _Tiles:
         """For large maps: every task takes some rows of tiles all the way, within the cache."""
         p, columns = self.p, self.columns
         rows = max(1, min(4, IN_CACHE // (p * p * columns * (self.c + self.k)), -(-self.rows // 2)))
-        spaces: list[Array] = []
 
         def task(image: int, at: int) -> None:
             some = min(rows, self.rows - at)
-            space = spaces.pop() if spaces else np.empty(p * p * rows * columns * (self.c + self.k), y.dtype)
-            points, products = self._split(space, some)
+            points, products = self._room(some)
             self.into_points(pixels[image], at, points)
             self.multiply(points, products, range(p * p))
             self.into_outputs(products, y[image], at)
-            spaces.append(space)
 
         CREW.run(partial(task, image, at) for image in range(len(pixels)) for at in range(0, self.rows, rows))
 
     def by_phases(self, pixels: Array, y: Array) -> None:
         """For small maps with many channels: all tiles into points, point by point, and all out again."""
         p = self.p
-        points, products = self._split(
-            np.empty(p * p * self.rows * self.columns * (self.c + self.k), y.dtype), self.rows
-        )
+        points, products = self._room(self.rows)
         rows = range(0, self.rows, 2)
         CREW.run(partial(self.into_points, pixels, at, points[:, :, at : at + 2]) for at in rows)
         CREW.run(partial(self.multiply, points, products, range(at, at + p)) for at in range(0, p * p, p))
         CREW.run(partial(self.into_outputs, products[:, :, at : at + 2], y, at) for at in rows)
 
-    def _split(self, space: Array, rows: int) -> tuple[Array, Array]:
-        """Room for points (p, p, rows, columns, C) and for products (p, p, rows, columns, K)."""
-        places = self.p * self.p * rows * self.columns
-        points, products = space[: places * self.c], space[places * self.c : places * (self.c + self.k)]
+    def trimmed(self, y: Array) -> Array:
+        """Without what the last tiles have too much."""
+        h, w = self.size
+        exact = fresh((len(y), h, w, self.k), y, self.mem)
+        exact[...] = y[:, :h, :w]
+        return exact
+
+    def _room(self, rows: int) -> tuple[Array, Array]:
+        """For points (p, p, rows, columns, C) and for products (p, p, rows, columns, K)."""
         shape = (self.p, self.p, rows, self.columns)
-        return points.reshape(*shape, self.c), products.reshape(*shape, self.k)
+        return fresh((*shape, self.c), self.u, self.mem), fresh((*shape, self.k), self.u, self.mem)
 
     def into_points(self, pixels: Array, at: int, points: Array) -> None:
         """B x Bᵀ: down the columns of pixels first, then along the rows. The tiles overlap by two pixels."""
         rows, m, p, c = points.shape[2], self.m, self.p, self.c
         down, across, item = pixels.strides[0], pixels.strides[1], pixels.itemsize
         tall = as_strided(pixels[at * m :], (rows, p, self.width * c), (m * down, down, item))
-        half = self.to_points @ tall  # (rows, p, width*C)
+        half = np.matmul(self.to_points, tall, out=fresh(tall.shape, self.u, self.mem))  # (rows, p, width*C)
         strides = (*half.strides[:2], m * across, across, item)
         wide = as_strided(half, (rows, p, self.columns, p, c), strides)
         np.matmul(self.to_points, wide, out=points.transpose(2, 0, 3, 1, 4))
@@ -183,7 +183,7 @@ class _Tiles:
         rows, m, p, k = products.shape[2], self.m, self.p, self.k
         if self.bias is not None:
             products[1, 1] += self.bias
-        half = np.empty((m, p, rows, self.columns, k), y.dtype)
+        half = fresh((m, p, rows, self.columns, k), y, self.mem)
         flat = products.reshape(p, p, rows, self.columns * k).transpose(2, 1, 0, 3)
         np.matmul(self.to_outputs, flat, out=half.reshape(m, p, rows, -1).transpose(2, 1, 0, 3))
         tiles = y[at * m : (at + rows) * m].reshape(rows, m, self.columns, m, k)

@@ -1,0 +1,114 @@
+"""The memory of a run: used again as soon as nobody holds it, and never while somebody does."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from minidnn.kernels.memory import Arena, fresh
+from tests.nets import forked, photo
+
+LIKE = np.zeros(1, "float32")
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def test_what_nobody_holds_is_lent_out_again():
+    arena = Arena()
+    first = arena.empty((100, 200), LIKE)
+    where = address(first)
+    del first
+    assert address(arena.empty((200, 100), LIKE)) == where
+
+
+def test_what_somebody_holds_is_not_be_it_by_a_view():
+    arena = Arena()
+    lent = arena.empty((100, 200), LIKE)
+    view = lent[::2, 5:].T
+    del lent
+    view[...] = 7
+    other = arena.empty((100, 200), LIKE)
+    other[...] = 1
+    assert (view == 7).all()
+    assert arena.nbytes == 0
+    del view
+    assert arena.nbytes == 100 * 200 * 4
+
+
+def test_lent_memory_is_aligned_and_of_any_dtype():
+    arena = Arena()
+    for shape, dtype in [
+        ((3, 5), "float64"),
+        ((7,), "uint8"),
+        ((2, 3, 4), bool),
+        ((), "float32"),
+        ((0, 4), "float32"),
+    ]:
+        lent = arena.empty(shape, LIKE, dtype)
+        assert lent.shape == shape and lent.dtype == dtype and lent.flags.c_contiguous
+        assert lent.size == 0 or address(lent) % 64 == 0
+
+
+def test_a_block_far_too_large_is_not_lent():
+    arena = Arena()
+    address(arena.empty((10_000_000,), LIKE, "uint8"))
+    arena.empty((1_000_000,), LIKE, "uint8")
+    assert arena.nbytes == 11_000_000
+
+
+def test_what_a_run_had_no_use_for_is_let_go_after_it():
+    arena = Arena()
+    arena.empty((1000, 1000), LIKE)
+    arena.begin()
+    assert arena.nbytes == 4_000_000, "the last run used it"
+    arena.begin()
+    assert arena.nbytes == 0
+
+
+def test_threads_get_arrays_of_their_own():
+    arena, wrong = Arena(), []
+
+    def work(number):
+        for _ in range(300):
+            lent = arena.empty((50, 20), LIKE)
+            lent[...] = number
+            if not (lent == number).all():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_without_a_run_memory_is_new():
+    assert fresh((2, 3), LIKE, None).shape == (2, 3)
+    assert fresh((2, 3), LIKE, None, bool).dtype == bool
+
+
+def test_what_a_user_keeps_of_one_run_stays_in_the_next():
+    net = forked().astype("float32")
+    res = net.init_res()
+    first = net.forwardto(res, "out", photo(net).astype("float32"))
+    kept, pooled = first.copy(), res["pool1"].x
+    pooled_before = pooled.copy()
+    for seed in range(3):
+        net.backwardfrom(res, {"out": net.forwardto(res, "out", photo(net, seed=seed).astype("float32"))})
+    assert np.array_equal(first, kept)
+    assert np.array_equal(pooled, pooled_before)
+
+
+def test_the_second_run_asks_the_system_for_nothing():
+    net = forked().astype("float32")
+    res = net.init_res()
+    image = photo(net).astype("float32")
+    held = []
+    for _ in range(6):
+        net.backwardfrom(res, {"out": net.forwardto(res, "out", image)})
+        held.append(res.nbytes)
+    assert held[3] == held[4] == held[5] <= held[1]
