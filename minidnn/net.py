@@ -15,7 +15,7 @@ from minidnn.arrays import Array, synchronize
 from minidnn.entrance import check_seeds, check_weights, fitting_image, named_seeds
 from minidnn.errors import StaleResError, UsageError, WeightsError
 from minidnn.graph import Handle, Node, listed, noted
-from minidnn.layers import Layer
+from minidnn.layers import Conv, Layer, ReLU
 from minidnn.layers.base import lacks_weights, reads
 from minidnn.params import Weighted
 from minidnn.res import AGAIN, Res
@@ -74,7 +74,7 @@ class Net(Weighted):
         An image (N, H, W, C) starts afresh. Without one only what is not there yet is computed; with `start`,
         all that depends on that slot, which the caller may have edited. `keep` is "all"; or "needed", what
         the way back reads (in training also for the weights); or the names of slots to keep, "needed" among
-        them to keep both.
+        them to keep both. Slots that are not kept to be looked at lose their dzdx too, once it has been used.
         """
         targets = self.names_of(layer)
         if mode not in ("test", "train"):
@@ -94,8 +94,11 @@ class Net(Weighted):
                 res[name].clear()
         nodes = self._missing(res, targets, mode)
         x_kept, aux_kept = self._to_keep(kept.union(targets), mode)
+        res.shown = set(self.names) if "all" in kept else kept.union(targets)
         for i, node in enumerate(nodes):
-            self._forward(res, node, mode, rng)
+            if res[node.name].x is not None:  # a ReLU that its convolution has done on the way
+                continue
+            self._forward(res, node, mode, rng, self._relu_of(node, nodes[i + 1 :], x_kept))
             if node.name not in aux_kept:
                 res[node.name].drop_aux()
             for name in {node.name, *node.inputs} - x_kept:
@@ -138,22 +141,29 @@ class Net(Weighted):
         for node in reversed(self.nodes):
             if node.name in on_the_way:
                 self._backward(res, node, rules, wanted, params, accumulate)
+                if node.name not in res.shown:
+                    res[node.name].dzdx = None
         if to is None:
             return None
         return res[goals[0]].dzdx if listed(to) is not to else {name: res[name].dzdx for name in goals}
 
     # One layer each way.
 
-    def _forward(self, res: Res, node: Node, mode: str, rng: np.random.Generator | None) -> None:
+    def _forward(
+        self, res: Res, node: Node, mode: str, rng: np.random.Generator | None, relu: Node | None
+    ) -> None:
+        """Run one layer; with a ReLU given, it and that, and then what is between is not kept."""
         slot, began = res[node.name], perf_counter()
+        lent = {"mem": res.mem, "how": self.prepared[node.name], "mode": mode, "rng": rng}
         with noted(node):
-            xs = [res[name].x for name in node.inputs]
-            slot.x, slot.aux = node.layer.forward(
-                *xs, mem=res.mem, how=self.prepared[node.name], mode=mode, rng=rng
-            )
+            y, slot.aux = node.layer.forward(*(res[name].x for name in node.inputs), relu=bool(relu), **lent)
         if res.sync:
-            synchronize(slot.x)
+            synchronize(y)
         slot.mode, slot.aux_dropped, slot.seconds = mode, False, perf_counter() - began
+        if relu is None:
+            slot.x = y
+        else:
+            res[relu.name].x, res[relu.name].mode, slot.dropped_shape = y, mode, y.shape
 
     def _backward(
         self,
@@ -219,6 +229,13 @@ class Net(Weighted):
         if nodes and self.input in wanted:
             res.filled(self.input)
         return nodes[::-1]
+
+    def _relu_of(self, node: Node, to_run: list[Node], x_kept: set[str]) -> Node | None:
+        """The ReLU behind a convolution whose own output nobody else reads or wants to keep."""
+        if not isinstance(node.layer, Conv) or node.name in x_kept:
+            return None
+        readers = [other for other in to_run if node.name in other.inputs]
+        return readers[0] if len(readers) == 1 and type(readers[0].layer) is ReLU else None
 
     def _to_keep(self, kept: set[str], mode: str) -> tuple[set[str], set[str]]:
         """Of which slots x and aux stay after the pass: those named, and those that the way back reads."""

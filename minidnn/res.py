@@ -76,6 +76,7 @@ class Res(Mapping[str, Slot]):
         self.sync = sync
         self.mem = Arena()
         self.version = 0  # of the net's weights when this run began
+        self.shown = set(names)  # the slots whose dzdx stays to be looked at
 
     def begin(self, version: int) -> None:
         """Forget the last image, for a new one."""
@@ -110,7 +111,7 @@ class Res(Mapping[str, Slot]):
     def to(self, device: str) -> Res:
         """The same run on that device, also in the middle of a pass; this one stays as it is."""
         moved = Res(tuple(self), self._name_of, sync=self.sync)
-        moved.version = self.version
+        moved.version, moved.shown = self.version, self.shown
         for name, slot in self.items():
             arrays = {part: _mapped(getattr(slot, part), device) for part in ("x", "aux", "dzdx", "dzdw")}
             moved._slots[name] = replace(slot, **arrays)

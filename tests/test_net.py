@@ -413,3 +413,32 @@ def test_a_training_run_does_not_draw_again_what_it_dropped(net, image):
     res = ran(net, image, "a", keep=[], mode="train")
     with pytest.raises(StaleResError, match="run again in training it would not be the same"):
         net.forwardto(res, "b", mode="train")
+
+
+# Convolution and ReLU in one
+
+
+def test_a_relu_behind_a_convolution_that_no_one_looks_at_is_done_on_the_way(net, image):
+    for kernels in ("im2col", "chunked", "winograd2", "winograd4"):
+        fast = net.with_kernels(kernels)
+        kept, lean = ran(fast, image), ran(fast, image, keep="needed")
+        assert lean["conv1"].x is None and lean["conv1"].shape == (2, 8, 10, 4)
+        assert lean["relu1"].seconds == 0, "it did not run by itself"
+        assert np.array_equal(lean["relu1"].x, kept["relu1"].x)
+        seeds = seeds_for(kept, "out", "relu1")
+        assert np.array_equal(fast.backwardfrom(lean, seeds), fast.backwardfrom(kept, seeds))
+
+
+def test_a_convolution_that_is_kept_or_read_twice_is_not(net, image):
+    assert ran(net, image, keep=["needed", "conv1"])["conv1"].x.min() < 0
+    nodes = [*net.nodes[:2], Node("neg", L.LeakyReLU(), ("conv1",)), Node("sum", L.Add(), ("relu1", "neg"))]
+    forked = Net(nodes, input_shape=net.input_shape)
+    whole, lean = ran(forked, image), ran(forked, image, keep="needed")
+    assert np.array_equal(lean["sum"].x, whole["sum"].x)
+    assert np.array_equal(lean["neg"].x if lean["neg"].x is not None else whole["neg"].x, whole["neg"].x)
+
+
+def test_gradients_that_no_one_looks_at_are_let_go(net, image):
+    res = ran(net, image, keep=["needed", "pool1"])
+    net.backwardfrom(res, seeds_for(res, "out"))
+    assert [name for name in res if res[name].dzdx is not None] == ["data", "pool1", "out"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidnn.arrays import Array
-from minidnn.kernels import im2col
+from minidnn.kernels import im2col, pointwise
 from minidnn.kernels.choice import How
 from minidnn.kernels.cpu import chunked, winograd
 from minidnn.kernels.memory import Mem
@@ -13,17 +13,26 @@ from minidnn.window import Window
 
 
 def conv(
-    x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1, how: How = None, mem: Mem = None
+    x: Array,
+    w: Array,
+    b: Array | None,
+    window: Window,
+    *,
+    groups: int = 1,
+    relu: bool = False,
+    how: How = None,
+    mem: Mem = None,
 ) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K)."""
+    """(N, H, W, C) → (N, oh, ow, K); with `relu` max(y, 0), which is cheapest while y is in the cache."""
     name = _name(x, x.shape, w, window, groups, how)
     if name == "chunked":
-        return chunked.conv(x, w, b, window, groups, mem)
+        return chunked.conv(x, w, b, window, groups, mem, relu=relu)
     if how is None or name == "im2col":
-        return im2col.conv(x, w, b, window, groups=groups, mem=mem)
+        y = im2col.conv(x, w, b, window, groups=groups, mem=mem)
+        return pointwise.relu(y, mem) if relu else y
     transform = winograd.TRANSFORMS[name]
     u = how.prepared(f"{name} forward", lambda: winograd.prepared(w, transform))
-    return winograd.conv(x, u, b, window, transform, mem)
+    return winograd.conv(x, u, b, window, transform, mem, relu=relu)
 
 
 def conv_backward(

@@ -51,7 +51,7 @@ class Arena:
 
     def _best(self, need: int) -> _Block:
         """The smallest free block that is large enough but not far too large, or a new one."""
-        fits = [b for b in self._blocks if need <= b.nbytes <= 2 * need + SLACK and b.is_free]
+        fits = [b for b in self._blocks if need <= b.nbytes <= need + need // 4 + SLACK and b.is_free]
         if fits:
             return min(fits, key=lambda block: block.nbytes)
         self._blocks.append(_Block(need))

@@ -32,10 +32,12 @@ def max_pool(x: Array, window: Window, mem: Mem = None) -> tuple[Array, Array]:
 
 def _take_largest(window: Window, ground: Array, y: Array, switches: Array) -> None:
     xp = xp_of(ground)
-    y.fill(-np.inf)
     switches.fill(0)
     for tap, ys, xs in window.each_tap(*y.shape[1:3]):
         pixel = ground[:, ys, xs]
+        if tap == 0:
+            y[...] = pixel
+            continue
         better = (pixel > y) * switches.dtype.type(tap)
         xp.maximum(switches, better, out=switches)  # of the taps that beat all before them, the last
         xp.maximum(y, pixel, out=y)

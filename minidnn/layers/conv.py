@@ -83,9 +83,13 @@ class Conv(Bank):
         check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
         return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
-    def forward(self, x: Array, *, how: How = None, mem: Mem = None, **_: Any) -> tuple[Array, None]:
+    def forward(
+        self, x: Array, *, relu: bool = False, how: How = None, mem: Mem = None, **_: Any
+    ) -> tuple[Array, None]:
+        """With `relu`, what the ReLU behind it would say, where nobody wants to see what is between."""
         self.out_shape(x.shape)
-        return kernels.conv(x, self.w, self.b, self.window, groups=self.groups, how=how, mem=mem), None
+        w, b, window, groups = self.w, self.b, self.window, self.groups
+        return kernels.conv(x, w, b, window, groups=groups, relu=relu, how=how, mem=mem), None
 
     def backward(self, dzdy: Array, *, x_shape: Shape, how: How = None, mem: Mem = None, **_: Any) -> Array:
         w, window, groups = self.w, self.window, self.groups

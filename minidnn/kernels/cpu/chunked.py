@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from minidnn.arrays import Array
+from minidnn.kernels.cpu.pointwise import rectify
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
@@ -20,8 +21,10 @@ IN_CACHE = 400_000  # numbers that one task may work on
 FEW = 8  # channels below which planes are better
 
 
-def conv(x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K), as im2col.conv."""
+def conv(
+    x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, *, relu: bool = False
+) -> Array:
+    """(N, H, W, C) → (N, oh, ow, K), as im2col.conv; with `relu`, max(y, 0)."""
     n, h, width, c = x.shape
     (oh, ow), k = window.out_size(h, width), w.shape[3]
     y, planes = fresh((n, oh, ow, k), x, mem), c // groups < FEW
@@ -33,6 +36,8 @@ def conv(x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: 
         out = np.matmul(cols, flat, out=fresh((len(cols), flat.shape[1]), x, mem))
         if b is not None:
             out += b[ks]
+        if relu:
+            rectify(out)
         y[image, at : at + rows, :, ks] = out.reshape(rows, ow, -1)
 
     with CREW.alone():

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minidnn.arrays import Array
+from minidnn.kernels.cpu.pointwise import rectify
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
 SMALL = 1_000_000  # multiplications up to which OpenBLAS takes a matrix product as it lies
-IN_CACHE = 1_500_000  # numbers that one task may work on
+IN_CACHE = 1_000_000  # numbers that one task may work on
 
 
 class Transform(NamedTuple):
@@ -81,18 +82,19 @@ def prepared_backward(w: Array, transform: Transform) -> Array:
     return prepared(w[::-1, ::-1].transpose(0, 1, 3, 2), transform)
 
 
-def conv(x: Array, u: Array, b: Array | None, window: Window, transform: Transform, mem: Mem) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K) by the prepared filters u."""
-    n, h, w, _ = x.shape
-    work = _Tiles(transform, u, b, *window.out_size(h, w), mem)
-    pixels = work.grounded(x, window)
+def conv(
+    x: Array, u: Array, b: Array | None, window: Window, transform: Transform, mem: Mem, *, relu: bool = False
+) -> Array:
+    """(N, H, W, C) → (N, oh, ow, K) by the prepared filters u; with `relu`, max(y, 0)."""
+    n = len(x)
+    work = _Tiles(transform, u, b, relu, window, x.shape[1:3], mem)
     y = fresh((n, work.rows * work.m, work.columns * work.m, work.k), x, mem)
     with CREW.alone():
         if work.rows >= 12 or n > 4:
-            work.by_blocks(pixels, y)
+            work.by_blocks(x, y)
         else:
             for image in range(n):
-                work.by_phases(pixels[image], y[image])
+                work.by_phases(x[image], y[image])
     return y if y.shape[1:3] == work.size else work.trimmed(y)
 
 
@@ -105,25 +107,24 @@ def conv_backward(dzdy: Array, u: Array, window: Window, transform: Transform, m
 class _Tiles:
     """One convolution cut into `rows` x `columns` tiles, and what is done with some rows at a time."""
 
-    def __init__(self, transform: Transform, u: Array, b: Array | None, oh: int, ow: int, mem: Mem) -> None:
+    def __init__(
+        self,
+        transform: Transform,
+        u: Array,
+        b: Array | None,
+        relu: bool,
+        window: Window,
+        x_size: tuple[int, int],
+        mem: Mem,
+    ) -> None:
         _, panels, self.c, panel = u.shape
-        self.u, self.bias, self.k, self.size, self.mem = u, b, panels * panel, (oh, ow), mem
+        self.u, self.bias, self.k, self.relu, self.mem = u, b, panels * panel, relu, mem
         self.to_points, self.to_outputs = (matrix.astype(u.dtype) for matrix in (transform.b, transform.a))
         self.m, self.p = transform.a.shape
-        self.rows, self.columns = -(-oh // self.m), -(-ow // self.m)
-        self.width = self.columns * self.m + 2
+        self.size, self.corner = window.out_size(*x_size), (window.pad[0], window.pad[2])
+        self.rows, self.columns = -(-self.size[0] // self.m), -(-self.size[1] // self.m)
 
-    def grounded(self, x: Array, window: Window) -> Array:
-        """The padded image, filled up with zeros to whole tiles."""
-        n, h, w, c = x.shape
-        top, _, left, _ = window.pad
-        ground = fresh((n, self.rows * self.m + 2, self.width, c), x, self.mem)
-        ground[:, :top] = ground[:, top + h :] = 0
-        ground[:, top : top + h, :left] = ground[:, top : top + h, left + w :] = 0
-        ground[:, top : top + h, left : left + w] = x
-        return ground
-
-    def by_blocks(self, pixels: Array, y: Array) -> None:
+    def by_blocks(self, x: Array, y: Array) -> None:
         """For large maps: every task takes some rows of tiles all the way, within the cache."""
         p, columns = self.p, self.columns
         rows = max(1, min(4, IN_CACHE // (p * p * columns * (self.c + self.k)), -(-self.rows // 2)))
@@ -131,18 +132,18 @@ class _Tiles:
         def task(image: int, at: int) -> None:
             some = min(rows, self.rows - at)
             points, products = self._room(some)
-            self.into_points(pixels[image], at, points)
+            self.into_points(x[image], at, points)
             self.multiply(points, products, range(p * p))
             self.into_outputs(products, y[image], at)
 
-        CREW.run(partial(task, image, at) for image in range(len(pixels)) for at in range(0, self.rows, rows))
+        CREW.run(partial(task, image, at) for image in range(len(x)) for at in range(0, self.rows, rows))
 
-    def by_phases(self, pixels: Array, y: Array) -> None:
+    def by_phases(self, x: Array, y: Array) -> None:
         """For small maps with many channels: all tiles into points, point by point, and all out again."""
         p = self.p
         points, products = self._room(self.rows)
         rows = range(0, self.rows, 2)
-        CREW.run(partial(self.into_points, pixels, at, points[:, :, at : at + 2]) for at in rows)
+        CREW.run(partial(self.into_points, x, at, points[:, :, at : at + 2]) for at in rows)
         CREW.run(partial(self.multiply, points, products, range(at, at + p)) for at in range(0, p * p, p))
         CREW.run(partial(self.into_outputs, products[:, :, at : at + 2], y, at) for at in rows)
 
@@ -158,12 +159,24 @@ class _Tiles:
         shape = (self.p, self.p, rows, self.columns)
         return fresh((*shape, self.c), self.u, self.mem), fresh((*shape, self.k), self.u, self.mem)
 
-    def into_points(self, pixels: Array, at: int, points: Array) -> None:
+    def pixels(self, x: Array, at: int, rows: int) -> Array:
+        """What some rows of tiles lie on: pixels of x, and zeros where it ends."""
+        (h, w, c), (top, left) = x.shape, self.corner
+        ground = fresh((rows * self.m + 2, self.columns * self.m + 2, c), x, self.mem)
+        above = at * self.m - top  # the row of x in the first row here
+        first, last = max(0, -above), min(len(ground), h - above)
+        ground[:first] = ground[last:] = 0
+        ground[first:last, :left] = ground[first:last, left + w :] = 0
+        ground[first:last, left : left + w] = x[above + first : above + last]
+        return ground
+
+    def into_points(self, x: Array, at: int, points: Array) -> None:
         """B x Bᵀ: down the columns of pixels first, then along the rows. The tiles overlap by two pixels."""
         rows, m, p, c = points.shape[2], self.m, self.p, self.c
+        pixels = self.pixels(x, at, rows)
         down, across, item = pixels.strides[0], pixels.strides[1], pixels.itemsize
-        tall = as_strided(pixels[at * m :], (rows, p, self.width * c), (m * down, down, item))
-        half = np.matmul(self.to_points, tall, out=fresh(tall.shape, self.u, self.mem))  # (rows, p, width*C)
+        tall = as_strided(pixels, (rows, p, pixels.shape[1] * c), (m * down, down, item))
+        half = np.matmul(self.to_points, tall, out=fresh(tall.shape, self.u, self.mem))
         strides = (*half.strides[:2], m * across, across, item)
         wide = as_strided(half, (rows, p, self.columns, p, c), strides)
         np.matmul(self.to_points, wide, out=points.transpose(2, 0, 3, 1, 4))
@@ -188,6 +201,8 @@ class _Tiles:
         np.matmul(self.to_outputs, flat, out=half.reshape(m, p, rows, -1).transpose(2, 1, 0, 3))
         tiles = y[at * m : (at + rows) * m].reshape(rows, m, self.columns, m, k)
         np.matmul(self.to_outputs, half.transpose(2, 0, 3, 1, 4), out=tiles)
+        if self.relu:
+            rectify(y[at * m : (at + rows) * m])
 
 
 def _panel(k: int) -> int:

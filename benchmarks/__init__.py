@@ -1,0 +1,1 @@
+"""Races against peers on the same machine: checked first, then timed, side by side in one run."""

@@ -1,0 +1,91 @@
+"""How a race is run: everyone takes turns, round after round, so that a slow minute of the machine hits all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from minidnn.kernels.cpu.threads import CREW
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def race(runners: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each runner in each round, after two rounds to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for number in range(rounds + 2):
+        for name, run in runners.items():
+            began = perf_counter()
+            run()
+            if number >= 2:
+                times[name].append(1e3 * (perf_counter() - began))
+    return times
+
+
+def ratio(times: dict[str, list[float]], ours: str, peers: list[str]) -> float:
+    """How many times as fast we are as the best peer, by medians."""
+    return min(statistics.median(times[peer]) for peer in peers) / statistics.median(times[ours])
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on and with."""
+    packages = ["numpy", "scipy", "threadpoolctl", "torch", "onnxruntime"]
+    return {
+        "date": date.today().isoformat(),
+        "python": platform.python_version(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": CREW.size,
+        "blas": [
+            f"{p['internal_api']} {p['version']} {p.get('architecture', '')}" for p in threadpool_info()
+        ],
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def record(name: str, results: Any) -> Path:
+    """Keep the results with the date and the machine they are from."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{date.today().isoformat()}-{name}.json"
+    path.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
+    return path
+
+
+def peak_memory(code: str) -> int:
+    """The peak resident size in bytes of a process of its own that runs this code."""
+    tail = "\nprint([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])"
+    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True)
+    return 1024 * int(done.stdout.split()[-1])
+
+
+def error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, relative to the largest value."""
+    return float(np.abs(found.astype("float64") - wanted).max() / np.abs(wanted).max())
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
