@@ -1,4 +1,4 @@
-"""The dream step and the forward pass of VGG-16 against PyTorch: time in interleaved rounds, memory in processes."""
+"""VGG-16 against PyTorch, forward and a dream step: time in interleaved rounds, memory in processes."""
 
 from __future__ import annotations
 
@@ -92,6 +92,5 @@ def _row(work: str, size: int, way: str, times: dict[str, list[float]], faster: 
 
 
 def _told(row: dict[str, Any]) -> str:
-    best = min(row["torch ms"].values())
-    faster = f"{row['times as fast']:.2f} times as fast"
-    return f"{row['work']:11} {row['size']:5}²  {row['way']:15} {row['ms']:7.1f} ms, torch {best:7.1f} ms: {faster}"
+    times = f"{row['ms']:7.1f} ms, torch {min(row['torch ms'].values()):7.1f} ms"
+    return f"{row['work']:11} {row['size']:5}²  {row['way']:15} {times}: {row['times as fast']:.2f} times as fast"

@@ -1,4 +1,4 @@
-"""Every layer of VGG-16 by itself: milliseconds, GFLOP/s as a plain convolution would need them, and error."""
+"""Each convolution of VGG-16 by itself, by each kernel: time, speed, and error against float64."""
 
 from __future__ import annotations
 

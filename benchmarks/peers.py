@@ -1,4 +1,4 @@
-"""VGG-16's convolutional part by us and by PyTorch, with the same weights; PyTorch in both of its memory layouts."""
+"""VGG-16 up to its last convolution by us and by PyTorch, with the same weights and the same image."""
 
 from __future__ import annotations
 

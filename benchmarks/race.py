@@ -1,4 +1,4 @@
-"""How a race is run: everyone takes turns, round after round, so that a slow minute of the machine hits all alike."""
+"""How a race is run: everyone takes turns, round after round, so that a slow minute hits all alike."""
 
 from __future__ import annotations
 

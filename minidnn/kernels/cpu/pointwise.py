@@ -24,11 +24,11 @@ def relu(x: Array, mem: Mem) -> Array:
 
 
 def rectify(y: Array) -> None:
-    """max(y, 0) in place, for one who has y in the cache."""
-    flat, nothing = y.reshape(-1), NOTHING.astype(y.dtype, copy=False)
-    for at in range(0, flat.size, PIECE):
-        piece = flat[at : at + PIECE]
-        np.maximum(piece, nothing[: piece.size], out=piece)
+    """max(y, 0) in place, for one who has the rows of y in the cache."""
+    nothing = NOTHING.astype(y.dtype, copy=False)
+    for at in range(0, y.shape[1], PIECE):
+        piece = y[:, at : at + PIECE]
+        np.maximum(piece, nothing[: piece.shape[1]], out=piece)
 
 
 def relu_backward(dzdy: Array, y: Array, mem: Mem) -> Array:

@@ -104,6 +104,15 @@ def conv_backward(dzdy: Array, u: Array, window: Window, transform: Transform, m
     return conv(dzdy, u, None, Window.of(3, pad=(top, bottom, left, right)), transform, mem)
 
 
+class Block(NamedTuple):
+    """Some of the tiles: the first row and how many, the first column and how many."""
+
+    top: int
+    rows: int
+    left: int
+    columns: int
+
+
 class _Tiles:
     """One convolution cut into `rows` x `columns` tiles, and what is done with some rows at a time."""
 
@@ -125,27 +134,32 @@ class _Tiles:
         self.rows, self.columns = -(-self.size[0] // self.m), -(-self.size[1] // self.m)
 
     def by_blocks(self, x: Array, y: Array) -> None:
-        """For large maps: every task takes some rows of tiles all the way, within the cache."""
-        p, columns = self.p, self.columns
-        rows = max(1, min(4, IN_CACHE // (p * p * columns * (self.c + self.k)), -(-self.rows // 2)))
+        """For large maps: every task takes a block of tiles all the way, within the cache."""
+        per_tile = self.p * self.p * (self.c + self.k)
+        columns = min(self.columns, max(14, IN_CACHE // (4 * per_tile)))
+        columns = -(
+            -self.columns // -(-self.columns // columns)
+        )  # the same in each of the blocks beside each other
+        rows = max(1, min(4, IN_CACHE // (columns * per_tile), -(-self.rows // 2)))
 
-        def task(image: int, at: int) -> None:
-            some = min(rows, self.rows - at)
-            points, products = self._room(some)
-            self.into_points(x[image], at, points)
-            self.multiply(points, products, range(p * p))
-            self.into_outputs(products, y[image], at)
+        def task(image: int, top: int, left: int) -> None:
+            block = Block(top, min(rows, self.rows - top), left, min(columns, self.columns - left))
+            points, products = self._room(block.rows, block.columns)
+            self.into_points(x[image], block, points)
+            self.multiply(points, products, range(self.p * self.p))
+            self.into_outputs(products, y[image], block)
 
-        CREW.run(partial(task, image, at) for image in range(len(x)) for at in range(0, self.rows, rows))
+        tops, lefts = range(0, self.rows, rows), range(0, self.columns, columns)
+        CREW.run(partial(task, image, top, left) for image in range(len(x)) for top in tops for left in lefts)
 
     def by_phases(self, x: Array, y: Array) -> None:
         """For small maps with many channels: all tiles into points, point by point, and all out again."""
         p = self.p
-        points, products = self._room(self.rows)
-        rows = range(0, self.rows, 2)
-        CREW.run(partial(self.into_points, x, at, points[:, :, at : at + 2]) for at in rows)
+        points, products = self._room(self.rows, self.columns)
+        blocks = [Block(top, min(2, self.rows - top), 0, self.columns) for top in range(0, self.rows, 2)]
+        CREW.run(partial(self.into_points, x, b, points[:, :, b.top : b.top + 2]) for b in blocks)
         CREW.run(partial(self.multiply, points, products, range(at, at + p)) for at in range(0, p * p, p))
-        CREW.run(partial(self.into_outputs, products[:, :, at : at + 2], y, at) for at in rows)
+        CREW.run(partial(self.into_outputs, products[:, :, b.top : b.top + 2], y, b) for b in blocks)
 
     def trimmed(self, y: Array) -> Array:
         """Without what the last tiles have too much."""
@@ -154,31 +168,31 @@ class _Tiles:
         exact[...] = y[:, :h, :w]
         return exact
 
-    def _room(self, rows: int) -> tuple[Array, Array]:
+    def _room(self, rows: int, columns: int) -> tuple[Array, Array]:
         """For points (p, p, rows, columns, C) and for products (p, p, rows, columns, K)."""
-        shape = (self.p, self.p, rows, self.columns)
+        shape = (self.p, self.p, rows, columns)
         return fresh((*shape, self.c), self.u, self.mem), fresh((*shape, self.k), self.u, self.mem)
 
-    def pixels(self, x: Array, at: int, rows: int) -> Array:
-        """What some rows of tiles lie on: pixels of x, and zeros where it ends."""
-        (h, w, c), (top, left) = x.shape, self.corner
-        ground = fresh((rows * self.m + 2, self.columns * self.m + 2, c), x, self.mem)
-        above = at * self.m - top  # the row of x in the first row here
-        first, last = max(0, -above), min(len(ground), h - above)
-        ground[:first] = ground[last:] = 0
-        ground[first:last, :left] = ground[first:last, left + w :] = 0
-        ground[first:last, left : left + w] = x[above + first : above + last]
+    def pixels(self, x: Array, block: Block) -> Array:
+        """What a block of tiles lies on: pixels of x, and zeros where it ends."""
+        (h, w, c), (pad_y, pad_x), m = x.shape, self.corner, self.m
+        ground = fresh((block.rows * m + 2, block.columns * m + 2, c), x, self.mem)
+        y0, x0 = block.top * m - pad_y, block.left * m - pad_x  # the pixel of x in the first corner here
+        top, bottom = max(0, -y0), min(ground.shape[0], h - y0)
+        left, right = max(0, -x0), min(ground.shape[1], w - x0)
+        ground[:top] = ground[bottom:] = 0
+        ground[top:bottom, :left] = ground[top:bottom, right:] = 0
+        ground[top:bottom, left:right] = x[y0 + top : y0 + bottom, x0 + left : x0 + right]
         return ground
 
-    def into_points(self, x: Array, at: int, points: Array) -> None:
+    def into_points(self, x: Array, block: Block, points: Array) -> None:
         """B x Bᵀ: down the columns of pixels first, then along the rows. The tiles overlap by two pixels."""
-        rows, m, p, c = points.shape[2], self.m, self.p, self.c
-        pixels = self.pixels(x, at, rows)
+        pixels, m, p, c = self.pixels(x, block), self.m, self.p, self.c
         down, across, item = pixels.strides[0], pixels.strides[1], pixels.itemsize
-        tall = as_strided(pixels, (rows, p, pixels.shape[1] * c), (m * down, down, item))
+        tall = as_strided(pixels, (block.rows, p, pixels.shape[1] * c), (m * down, down, item))
         half = np.matmul(self.to_points, tall, out=fresh(tall.shape, self.u, self.mem))
         strides = (*half.strides[:2], m * across, across, item)
-        wide = as_strided(half, (rows, p, self.columns, p, c), strides)
+        wide = as_strided(half, (block.rows, p, block.columns, p, c), strides)
         np.matmul(self.to_points, wide, out=points.transpose(2, 0, 3, 1, 4))
 
     def multiply(self, points: Array, products: Array, which: range) -> None:
@@ -191,18 +205,19 @@ class _Tiles:
             into = out[:, part].reshape(len(v), -1, height, u.shape[1], u.shape[3])
             np.matmul(a, u[:, :, None], out=into.transpose(0, 3, 1, 2, 4))
 
-    def into_outputs(self, products: Array, y: Array, at: int) -> None:
+    def into_outputs(self, products: Array, y: Array, block: Block) -> None:
         """A (...) Aᵀ, with the bias: added at point (1, 1), it comes out at every output just once."""
-        rows, m, p, k = products.shape[2], self.m, self.p, self.k
+        rows, columns, m, p, k = block.rows, block.columns, self.m, self.p, self.k
         if self.bias is not None:
             products[1, 1] += self.bias
-        half = fresh((m, p, rows, self.columns, k), y, self.mem)
-        flat = products.reshape(p, p, rows, self.columns * k).transpose(2, 1, 0, 3)
+        half = fresh((m, p, rows, columns, k), y, self.mem)
+        flat = products.reshape(p, p, rows, columns * k).transpose(2, 1, 0, 3)
         np.matmul(self.to_outputs, flat, out=half.reshape(m, p, rows, -1).transpose(2, 1, 0, 3))
-        tiles = y[at * m : (at + rows) * m].reshape(rows, m, self.columns, m, k)
+        part = y[block.top * m :, block.left * m :][: rows * m, : columns * m]
+        tiles = part.reshape(rows, m, columns, m, k)
         np.matmul(self.to_outputs, half.transpose(2, 0, 3, 1, 4), out=tiles)
         if self.relu:
-            rectify(y[at * m : (at + rows) * m])
+            rectify(part.reshape(rows * m, columns * m * k))
 
 
 def _panel(k: int) -> int:
