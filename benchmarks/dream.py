@@ -92,5 +92,6 @@ def _row(work: str, size: int, way: str, times: dict[str, list[float]], faster: 
 
 
 def _told(row: dict[str, Any]) -> str:
+    what = f"{row['work']:11} {row['size']:5}²  {row['way']:15}"
     times = f"{row['ms']:7.1f} ms, torch {min(row['torch ms'].values()):7.1f} ms"
-    return f"{row['work']:11} {row['size']:5}²  {row['way']:15} {times}: {row['times as fast']:.2f} times as fast"
+    return f"{what} {times}: {row['times as fast']:.2f} times as fast"

@@ -36,10 +36,10 @@ class Kernel:
 
     def algorithm(self, x_shape: tuple[int, ...], w: Array, window: Window, groups: int) -> str:
         """The name of what will run for images of this shape."""
-        name = self.name if self.name != "auto" else _table(x_shape, w, window)
-        if name in winograd.TRANSFORMS and not winograd.fits(window, groups):
-            return "chunked"
-        return name
+        if self.name == "auto":
+            return _table(x_shape, w, window, groups)
+        fits = self.name not in winograd.TRANSFORMS or winograd.fits(window, groups)
+        return self.name if fits else "chunked"
 
     def prepared(self, what: str, make: Callable[[], Array]) -> Array:
         """What `make` makes, made once."""
@@ -88,11 +88,11 @@ class Kernels:
         return sum(kernel.nbytes for kernel in self._of.values())
 
 
-def _table(x_shape: tuple[int, ...], w: Array, window: Window) -> str:
+def _table(x_shape: tuple[int, ...], w: Array, window: Window, groups: int) -> str:
     """Winograd pays where there are channels to sum over and tiles to fill."""
     if not isinstance(w, np.ndarray) or w.dtype != np.float32:
         return "im2col"
-    shortest = min(window.out_size(*x_shape[1:3]))
-    if min(w.shape[2:]) < 16 or shortest < 4:
-        return "chunked"
-    return "winograd4" if shortest >= 8 else "winograd2"
+    oh, ow = window.out_size(*x_shape[1:3])
+    if min(w.shape[2:]) >= 16 and min(oh, ow) >= 4 and winograd.fits(window, groups):
+        return "winograd4" if min(oh, ow) >= 8 else "winograd2"
+    return "chunked" if oh * ow >= 1000 else "im2col"  # BLAS shares out one small product better than we do

@@ -18,6 +18,7 @@ from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
 IN_CACHE = 400_000  # numbers that one task may work on
+LEAST_WINDOWS = 400  # that one task takes
 FEW = 8  # channels below which planes are better
 
 
@@ -128,4 +129,5 @@ def _layout(ground: Array, planes: bool, mem: Mem) -> Array:
 
 
 def _rows_at_once(ow: int, window: Window, w: Array) -> int:
-    return max(1, IN_CACHE // (ow * (window.taps * w.shape[2] + w.shape[3])))
+    """As the cache allows; but enough windows that reading the filters anew for each task does not count."""
+    return max(1, IN_CACHE // (ow * (window.taps * w.shape[2] + w.shape[3])), LEAST_WINDOWS // ow)

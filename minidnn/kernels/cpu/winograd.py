@@ -136,7 +136,7 @@ class _Tiles:
     def by_blocks(self, x: Array, y: Array) -> None:
         """For large maps: every task takes a block of tiles all the way, within the cache."""
         per_tile = self.p * self.p * (self.c + self.k)
-        columns = min(self.columns, max(14, IN_CACHE // (4 * per_tile)))
+        columns = min(self.columns, max(64, IN_CACHE // (4 * per_tile)))
         columns = -(
             -self.columns // -(-self.columns // columns)
         )  # the same in each of the blocks beside each other
