@@ -20,9 +20,9 @@ AGAIN = "forwardto with the image again, and keep='all'"  # what to do about som
 
 @dataclass
 class Slot:
-    """One layer in one run.
+    """One layer in one run: x is its output, aux what it remembered for the way back (switches, masks).
 
-    x is its output; aux what it remembered for the way back (switches, masks, moments).
+    Where a layer hands on what it got, arrays share memory with the image or another slot: copy to write.
     """
 
     x: Array = None
