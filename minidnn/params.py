@@ -70,7 +70,7 @@ class Weighted(Graph):
             if name not in old:
                 raise UnknownLayerError(f"no weights {name!r}{did_you_mean(name, old)}")
         new = {id(old[name]): array for name, array in arrays.items()}
-        return self._with(mapped(self.nodes, lambda array: new.get(id(array), array)))
+        return self.with_nodes(mapped(self.nodes, lambda array: new.get(id(array), array)))
 
     def astype(self, dtype: Any) -> Self:
         """The same net computing in that dtype: float64 for checks, float32 for work."""
@@ -81,11 +81,11 @@ class Weighted(Graph):
             known = not is_placeholder(array)
             return array.astype(dtype, copy=False) if known else drawn(None, array.shape, 1, dtype)
 
-        return self._with(mapped(self.nodes, converted))
+        return self.with_nodes(mapped(self.nodes, converted))
 
     def to(self, device: str) -> Self:
         """The same net with its weights on that device: "cpu" or "cuda"."""
-        return self._with(mapped(self.nodes, lambda a: a if is_placeholder(a) else to_device(a, device)))
+        return self.with_nodes(mapped(self.nodes, lambda a: a if is_placeholder(a) else to_device(a, device)))
 
     @contextmanager
     def updating(self) -> Iterator[dict[str, Array]]:
@@ -134,7 +134,7 @@ class Weighted(Graph):
 
     def with_kernels(self, setting: str | Mapping[str, str]) -> Self:
         """The same net by "im2col", "winograd2", "winograd4" or "auto", or by {layer: one of these}."""
-        return self._with(self.nodes, kernels=setting)
+        return self.with_nodes(self.nodes, kernels=setting)
 
     def as_convolutional(self) -> Self:
         """Every FC as a Conv that slides: a larger image then gives a map of scores (Long et al. 2015)."""
@@ -159,7 +159,7 @@ class Weighted(Graph):
             nodes.append(Node(name, layer, inputs))
         straight = {node.name: node.inputs[0] for node in nodes if isinstance(node.layer, Flatten)}
         ends = straight.keys() - {name for node in nodes for name in node.inputs}
-        return self._with(
+        return self.with_nodes(
             node._replace(inputs=tuple(straight.get(name, name) for name in node.inputs))
             for node in nodes
             if node.name not in straight or node.name in ends
@@ -170,7 +170,8 @@ class Weighted(Graph):
         path = f"{self.input!r} to {self.nodes[-1].name!r}"
         return f"<{type(self).__name__} of {len(self.nodes)} layers from {path}, {count:,} parameters>"
 
-    def _with(self, nodes: Iterable[Node], **about: Any) -> Self:
+    def with_nodes(self, nodes: Iterable[Node], **about: Any) -> Self:
+        """A net of these nodes that is known by the same things as this one, but for what is given."""
         self._owned = set()  # the new net holds these arrays too
         new = type(self)(nodes, self.input, **self.about | about)
         new.version = self.version

@@ -190,6 +190,15 @@ def test_a_net_by_fast_kernels_passes_its_audit(name, make):
 
 
 @fast
+def test_a_mutant_of_a_fast_kernel_does_not_pass_it(name, monkeypatch):
+    module = chunked if name == "chunked" else winograd
+    real = module.conv_backward
+    monkeypatch.setattr(module, "conv_backward", lambda *args: 1.01 * real(*args))
+    net = forked().with_kernels(name)
+    assert {row.layer for row in audit(net, photo(net)).rows if row.verdict == "WRONG"} == {"whole net"}
+
+
+@fast
 def test_a_training_step_is_that_of_the_plain_kernels(name):
     steps = []
     for net in (forked().with_kernels(name), forked()):

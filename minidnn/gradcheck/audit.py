@@ -17,6 +17,7 @@ from minidnn.errors import UsageError
 from minidnn.gradcheck.checks import Check, compared, coordinates, moved, size_of
 from minidnn.graph import Node
 from minidnn.layers import Dropout, GradientReversal
+from minidnn.layers.base import as_handed
 from minidnn.net import Net
 from minidnn.res import Res
 
@@ -112,13 +113,8 @@ def _audit_layer(node: Node, res: Res, mode: str, rng: np.random.Generator, coun
     layer, xs, slot = node.layer, [res[name].x for name in node.inputs], res[node.name]
     dzdy = rng.standard_normal(slot.shape)
     one = len(xs) == 1
-    state = {
-        "x": xs[0] if one else tuple(xs),
-        "x_shape": xs[0].shape if one else tuple(x.shape for x in xs),
-        "y": slot.x,
-        "aux": slot.aux,
-        "mode": mode,
-    }
+    state = {"x": as_handed(xs), "x_shape": as_handed([x.shape for x in xs]), "mode": mode}
+    state |= {"y": slot.x, "aux": slot.aux}
     factor = layer.gradient_factor
     exempt = "" if factor == 1 else f"declares {factor:g} times the gradient"
     grads = layer.backward(dzdy.copy(), **state)  # a copy: what writes over it shall be caught, not followed
@@ -147,7 +143,7 @@ def _audit_whole(net: Net, image: Array, mode: str, rng: np.random.Generator, co
         n._replace(layer=GradientReversal(-1)) if isinstance(n.layer, GradientReversal) else n
         for n in net.nodes
     ]
-    net = type(net)(plain, net.input)
+    net = net.with_nodes(plain)
     read = {name for node in net.nodes for name in node.inputs}
     ends = [node.name for node in net.nodes if node.name not in read]
     res = net.init_res()
@@ -208,13 +204,12 @@ def _steps(x: Array, grad: Array, rng: np.random.Generator, count: int) -> Itera
 
 def _run(layer: Any, xs: list[Array], dzdy: Array, mode: str, factor: float) -> tuple[float, Any]:
     y, aux = layer.forward(*xs, mode=mode)
-    state = {"x": xs[0] if len(xs) == 1 else tuple(xs), "y": y, "aux": aux}
-    return factor * float((y * dzdy).sum()), {"": layer.pieces(**state)}
+    return factor * float((y * dzdy).sum()), {"": layer.pieces(x=as_handed(xs), y=y, aux=aux)}
 
 
 def _pieces_of(node: Node, res: Res) -> Array | None:
-    xs = tuple(res[name].x for name in node.inputs)
-    return node.layer.pieces(x=xs[0] if len(xs) == 1 else xs, y=res[node.name].x, aux=res[node.name].aux)
+    xs, slot = [res[name].x for name in node.inputs], res[node.name]
+    return node.layer.pieces(x=as_handed(xs), y=slot.x, aux=slot.aux)
 
 
 def _difference(here: dict[str, Array], there: dict[str, Array]) -> str | None:
@@ -236,4 +231,4 @@ def _frozen(net: Net, res: Res) -> Net:
         if isinstance(layer, Dropout) and res[node.name].aux is not None:
             layer = replace(layer, frozen=res[node.name].aux)
         nodes.append(node._replace(layer=layer))
-    return type(net)(nodes, net.input)
+    return net.with_nodes(nodes, input_shape=None)  # a mask is for this batch, not for one image

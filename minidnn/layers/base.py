@@ -6,7 +6,7 @@ about a layer is in its methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -89,6 +89,11 @@ def reads(method: Callable) -> frozenset[str]:
     """Which of x, y and aux a backward reads, by its own signature. What no one reads may be dropped."""
     code = method.__code__
     return frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]) & {"x", "y", "aux"}
+
+
+def as_handed(parts: Sequence[Any]) -> Any:
+    """Inputs, or what belongs to them, as a layer gets them: one by itself, several as a tuple."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def drawn(rng: Rng, shape: Shape, fan_in: int, dtype: str = "float32") -> Array:
