@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.race import peak_memory, race, ratio, record
+from benchmarks.race import error, peak_memory, race, ratio, record
 from minidnn.kernels.cpu.threads import CREW
 
 LAYOUTS = ["channels_last", "contiguous_format"]
@@ -77,7 +77,7 @@ def check(ours: dict[str, Any], torchs: dict[str, Any]) -> None:
     """The same numbers, before any clock runs: outputs close, gradients of one direction."""
     y, g = (torchs[LAYOUTS[0]][which]().astype("float64") for which in (0, 1))
     for name, (forward, step) in ours.items():
-        worst = np.abs(forward() - y).max() / np.abs(y).max()
+        worst = error(forward(), y)
         found = step().astype("float64")
         cosine = (found * g).sum() / np.sqrt((found**2).sum() * (g**2).sum())
         print(f"check       {name:22} outputs within {worst:.1e}, gradients at cosine {cosine:.5f}")

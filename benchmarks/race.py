@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.cpu.threads import CREW, available
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,7 +46,7 @@ def machine() -> dict[str, Any]:
         "date": date.today().isoformat(),
         "python": platform.python_version(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available(),
         "threads": CREW.size,
         "blas": [
             f"{p['internal_api']} {p['version']} {p.get('architecture', '')}" for p in threadpool_info()

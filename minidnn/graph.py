@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from operator import index
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minidnn.errors import ShapeError, UnknownLayerError, UsageError, did_you_mean
 from minidnn.layers.base import Layer, Shape
@@ -111,6 +111,11 @@ class Graph:
 def listed(layers: Handle | Collection[Handle]) -> Collection[Handle]:
     """One layer or several, as several."""
     return layers if isinstance(layers, Collection) and not isinstance(layers, str) else [layers]
+
+
+def as_asked(layers: Handle | Collection[Handle], found: dict[str, Any]) -> Any:
+    """What was found for one layer by itself; for a list of layers, all of it by name."""
+    return found if listed(layers) is layers else next(iter(found.values()))
 
 
 @contextmanager

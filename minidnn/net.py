@@ -14,9 +14,9 @@ import numpy as np
 from minidnn.arrays import Array, synchronize
 from minidnn.entrance import check_seeds, check_weights, fitting_image, named_seeds
 from minidnn.errors import StaleResError, UsageError, WeightsError
-from minidnn.graph import Handle, Node, listed, noted
+from minidnn.graph import Handle, Node, as_asked, listed, noted
 from minidnn.layers import Conv, Layer, ReLU
-from minidnn.layers.base import lacks_weights, reads
+from minidnn.layers.base import as_handed, lacks_weights, reads
 from minidnn.params import Weighted
 from minidnn.res import AGAIN, Res
 
@@ -104,7 +104,7 @@ class Net(Weighted):
             for name in {node.name, *node.inputs} - x_kept:
                 if not any(name in later.inputs for later in nodes[i + 1 :]):
                     res[name].drop_x()
-        return res[targets[0]].x if listed(layer) is not layer else {name: res[name].x for name in targets}
+        return as_asked(layer, {name: res[name].x for name in targets})
 
     def backwardfrom(
         self,
@@ -145,7 +145,7 @@ class Net(Weighted):
                     res[node.name].dzdx = None
         if to is None:
             return None
-        return res[goals[0]].dzdx if listed(to) is not to else {name: res[name].dzdx for name in goals}
+        return as_asked(to, {name: res[name].dzdx for name in goals})
 
     # One layer each way.
 
@@ -195,14 +195,13 @@ class Net(Weighted):
 
     def _state(self, res: Res, node: Node, method: Callable) -> dict[str, Any]:
         """What a backward asks for by its signature, and what is always there."""
-        slot, one = res[node.name], len(node.inputs) == 1
-        shapes = tuple(res[name].shape for name in node.inputs)
-        state: dict[str, Any] = {"x_shape": shapes[0] if one else shapes, "mode": slot.mode}
+        slot = res[node.name]
+        shapes = [res[name].shape for name in node.inputs]
+        state: dict[str, Any] = {"x_shape": as_handed(shapes), "mode": slot.mode}
         state |= {"mem": res.mem, "how": self.prepared[node.name]}
         asked = reads(method)
         if "x" in asked:
-            xs = tuple(res.filled(name).x for name in node.inputs)
-            state["x"] = xs[0] if one else xs
+            state["x"] = as_handed([res.filled(name).x for name in node.inputs])
         if "y" in asked:
             state["y"] = res.filled(node.name).x
         if "aux" in asked:

@@ -113,7 +113,7 @@ class Res(Mapping[str, Slot]):
         moved = Res(tuple(self), self._name_of, sync=self.sync)
         moved.version, moved.shown = self.version, self.shown
         for name, slot in self.items():
-            arrays = {part: _mapped(getattr(slot, part), device) for part in ("x", "aux", "dzdx", "dzdw")}
+            arrays = {part: _moved(getattr(slot, part), device) for part in ("x", "aux", "dzdx", "dzdw")}
             moved._slots[name] = replace(slot, **arrays)
         return moved
 
@@ -126,10 +126,10 @@ def _arrays_in(part: Any) -> Iterator[Array]:
         yield part
 
 
-def _mapped(part: Any, device: str) -> Any:
+def _moved(part: Any, device: str) -> Any:
     if isinstance(part, dict):
-        return {name: _mapped(inner, device) for name, inner in part.items()}
+        return {name: _moved(inner, device) for name, inner in part.items()}
     if isinstance(part, tuple):
-        inners = [_mapped(inner, device) for inner in part]
+        inners = [_moved(inner, device) for inner in part]
         return type(part)(*inners) if hasattr(part, "_fields") else tuple(inners)
     return part if part is None else to_device(part, device)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
 
 from minidnn.arrays import BACKENDS, backend
 from minidnn.errors import DeviceError
+from minidnn.net import Net
 from tests import fakedevice
+from tests.nets import forked, photo
 
 BACKENDS["fake"] = lambda: fakedevice.BACKEND
 
@@ -28,3 +31,15 @@ def _devices() -> list[str]:
 def device(request) -> str:
     """Each device in turn: the host, a fake one that is as strict as CuPy, and a GPU where there is one."""
     return request.param
+
+
+@pytest.fixture
+def net() -> Net:
+    """The small net that forks, joins and shares a weight."""
+    return forked()
+
+
+@pytest.fixture
+def image(net) -> np.ndarray:
+    """Two images for it."""
+    return photo(net)

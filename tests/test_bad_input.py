@@ -21,16 +21,6 @@ from minidnn.window import Window
 from tests.nets import forked, photo
 
 
-@pytest.fixture
-def net():
-    return forked()
-
-
-@pytest.fixture
-def image(net):
-    return photo(net)
-
-
 def relu(name, *inputs):
     return Node(name, L.ReLU(), inputs)
 

@@ -13,16 +13,6 @@ from minidnn.window import Window
 from tests.nets import every_layer, forked, photo
 
 
-@pytest.fixture
-def net():
-    return forked()
-
-
-@pytest.fixture
-def image(net):
-    return photo(net)
-
-
 def ran(net, image, layer=None, **how):
     res = net.init_res()
     net.forwardto(res, layer or net.names[-1], image, **how)

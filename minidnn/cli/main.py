@@ -1,5 +1,4 @@
-"""The `minidnn` command: one file for each of its commands, and one place where errors become words and exit
-codes."""
+"""The `minidnn` command: a file for each of its commands, and one place where errors become words."""
 
 from __future__ import annotations
 

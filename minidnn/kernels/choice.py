@@ -1,11 +1,9 @@
-"""Which algorithm computes a convolution. A static table decides, never a timing: one machine, always the
-same bits.
+"""Which algorithm computes a convolution. A table decides, never a timing: one machine, always the same bits.
 
 im2col      the plain one, in its own words in im2col.py; the reference, and what is taken for float64
 chunked     the same a few rows at a time, within the cache and on all cores
 winograd2   3x3 filters with 2.25 times fewer multiplications, about as exact as the plain one
-winograd4   with 4 times fewer, and about ten times the rounding: errors near 1e-5 of the largest value in
-float32
+winograd4   with 4 times fewer, and about ten times the rounding: in float32 near 1e-5 of the largest value
 """
 
 from __future__ import annotations

@@ -124,10 +124,9 @@ class GlobalAvgPool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Upsample(Layer):
-    """Enlarge the map `factor` times, each axis by itself: y = R_h x R_wᵀ with one row of R for each new
-    pixel.
+    """Enlarge the map `factor` times, each axis by itself; R has one row for each new pixel.
 
-        dzdx = R_hᵀ dzdy R_w
+        y = R_h x R_wᵀ          dzdx = R_hᵀ dzdy R_w
 
     'nearest' repeats pixels; 'bilinear' weighs the two nearest pixel centres, and repeats the border.
     """

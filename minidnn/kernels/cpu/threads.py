@@ -1,8 +1,6 @@
-"""Our own threads, and BLAS held to one while they work: two crews on the same cores only get in each other's
-way.
+"""Our own threads, and BLAS held to one while they work: two crews would get in each other's way.
 
-Work comes as a list of tasks, cut the same way however many threads there are, so the bits do not depend on
-it.
+Work comes as a list of tasks, cut the same way however many threads there are: the bits do not depend on it.
 """
 
 from __future__ import annotations

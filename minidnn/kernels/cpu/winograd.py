@@ -3,8 +3,8 @@
     for each tile of m x m outputs, over (m+2) x (m+2) pixels x:        y = A [ (G w Gᵀ) * (B x Bᵀ) ] Aᵀ
 
 The product in the middle is by elements, so the sum over channels makes it a matrix product for each of its
-(m+2)² points: where 9 m² multiplications were, (m+2)² are left, 2.25 times fewer for m = 2 and 4 times for m
-= 4. The price is some rounding, and that it reaches all outputs of a tile.
+(m+2)² points: where 9 m² multiplications were, (m+2)² are left, 2.25 times fewer for tiles of 2 and 4 times
+for tiles of 4. The price is some rounding, and that it reaches all outputs of a tile.
 
 Every transform is a small matrix times rows of an image, so all of it is np.matmul, on matrices so small that
 BLAS takes them as they lie; and the tiles of a task are worked off while they are in the cache.
@@ -35,10 +35,6 @@ class Transform(NamedTuple):
     b: Array  # (p, p): from pixels to points
     g: Array  # (p, 3): from filters to points
     a: Array  # (m, p): from points to outputs
-
-    @property
-    def m(self) -> int:
-        return len(self.a)
 
 
 F2 = Transform(
@@ -137,9 +133,8 @@ class _Tiles:
         """For large maps: every task takes a block of tiles all the way, within the cache."""
         per_tile = self.p * self.p * (self.c + self.k)
         columns = min(self.columns, max(64, IN_CACHE // (4 * per_tile)))
-        columns = -(
-            -self.columns // -(-self.columns // columns)
-        )  # the same in each of the blocks beside each other
+        beside = -(-self.columns // columns)  # so many blocks, all as wide but for the last
+        columns = -(-self.columns // beside)
         rows = max(1, min(4, IN_CACHE // (columns * per_tile), -(-self.rows // 2)))
 
         def task(image: int, top: int, left: int) -> None:
