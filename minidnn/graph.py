@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from operator import index
@@ -31,6 +31,9 @@ class Graph:
             for name, layer, inputs in nodes
         )
         self.input = input
+        self.aliases: Mapping[
+            str, str
+        ] = {}  # other names of layers, as the file had them that they came from
         self._numbers = _numbered(self.nodes, input)
 
     @property
@@ -40,9 +43,11 @@ class Graph:
     def name_of(self, layer: Handle) -> str:
         """The name of a layer given by name or number."""
         if isinstance(layer, str):
-            if layer not in self._numbers:
-                raise UnknownLayerError(f"no layer {layer!r}{did_you_mean(layer, self._numbers)}")
-            return layer
+            name = layer if layer in self._numbers else self.aliases.get(layer, layer)
+            if name not in self._numbers:
+                known = [*self._numbers, *self.aliases]
+                raise UnknownLayerError(f"no layer {layer!r}{did_you_mean(layer, known)}")
+            return name
         if not hasattr(layer, "__index__") or not 0 <= index(layer) < len(self._numbers):
             raise UnknownLayerError(f"no layer {layer}: this net has 0 ({self.input}) to {len(self.nodes)}")
         return self.names[layer]

@@ -26,7 +26,9 @@ Rules = Mapping[type[Layer] | str, Callable[..., Any]]  # for a kind of layer, o
 class Net(Weighted):
     """`Net([Node("conv1", Conv(...), ("data",)), ...])`, or `Net.chain({"conv1": Conv(...), ...})`.
 
-    `input_shape` is the (h, w, c) of the images it was made for; then all shapes are checked at once.
+    `input_shape` is the (h, w, c) of the images it was made for; then all shapes are checked at once. By
+    `aliases` {"block1_conv1": "conv1_1"} layers are found under other names too; `source` says where the
+    weights came from.
     """
 
     def __init__(
@@ -37,11 +39,14 @@ class Net(Weighted):
         input_shape: tuple[int, int, int] | None = None,
         preprocess: Any = None,
         classes: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        source: Mapping[str, str] | None = None,
         kernels: str | Mapping[str, str] = "auto",
     ) -> None:
         about = {"input_shape": input_shape, "preprocess": preprocess, "classes": tuple(classes)}
-        super().__init__(nodes, input, **about, kernels=kernels)
+        super().__init__(nodes, input, **about, aliases=aliases, source=source, kernels=kernels)
         self.input_shape, self.preprocess, self.classes = input_shape, preprocess, tuple(classes)
+        self.aliases, self.source = dict(aliases or {}), dict(source or {})
         if input_shape is not None:
             self.shapes((1, *input_shape))
 

@@ -14,7 +14,7 @@ SOURCES = sorted([*ROOT.glob("minidnn/**/*.py"), *ROOT.glob("weights_tools/**/*.
 
 FLOORS = [
     ["errors"],
-    ["arrays", "window"],
+    ["arrays", "window", "files"],
     ["kernels"],
     ["layers"],
     ["res", "graph"],

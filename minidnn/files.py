@@ -1,0 +1,48 @@
+"""Writing files so that nothing is lost: a file appears whole, in one instant, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from minidnn.errors import OutputError
+
+ADVICE = {errno.ENOSPC: "free some space", errno.ENOENT: "make the folder first", errno.EISDIR: "add a name"}
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """`with replacing("net.h5") as partial:` write to `partial`, which then takes the place of the old file.
+
+    Until then the old one stays as it was, also if the disk is full, the power fails or the user has had
+    enough. `partial` lies beside its goal, since only within one disk is a renaming one instant.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        partial.touch(exist_ok=False)
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.parent)  # that the name is the new file's must not be lost either
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "choose another place to write to")
+        raise OutputError(f"{path}: {error.strerror or error}; {advice}") from error
+    finally:
+        with suppress(OSError):  # after a success it is not there any more
+            partial.unlink()
+
+
+def _flush(path: Path) -> None:
+    """What was written lies on the disk itself from now on; for a folder, where the system can do that."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

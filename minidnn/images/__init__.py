@@ -1,0 +1,22 @@
+"""Pictures: from files to arrays (N, H, W, C) of 0..255 and back, and into what a net wants to see.
+
+Channels are red, green, blue, as Pillow gives them; only a `Preprocess` ever changes their order.
+"""
+
+from minidnn.images.files import FILTERS, MAX_PIXELS, READABLE, WRITABLE, load, resize, save
+from minidnn.images.landscape import clouds_over_hills
+from minidnn.images.preprocess import LUMA, VGG, Preprocess
+
+__all__ = [
+    "FILTERS",
+    "LUMA",
+    "MAX_PIXELS",
+    "READABLE",
+    "VGG",
+    "WRITABLE",
+    "Preprocess",
+    "clouds_over_hills",
+    "load",
+    "resize",
+    "save",
+]
