@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,3 +45,12 @@ def net() -> Net:
 def image(net) -> np.ndarray:
     """Two images for it."""
     return photo(net)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real models, data sets and photos, which is not part of the project."""
+    folder = Path(os.environ.get("MINIDNN_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real files at {folder}: set MINIDNN_TEST_DATA")
+    return folder

@@ -1,6 +1,6 @@
 """What every reader hands back: a foreign file's content with its axes in our order.
 
-Filters are (kh, kw, C, K), dense weights (in, out), all else (K,); no reader leaves a transposition to others.
+Filters are (kh, kw, C, K), dense weights (in, out), all else (K,); no reader leaves that to others.
 """
 
 from __future__ import annotations
