@@ -54,6 +54,19 @@ class SGD(Optimiser):
 
 
 @dataclass(frozen=True)
+class MeanAbs(Optimiser):
+    """step = -rate * grad / mean|grad|, the mean over the coordinates whose gradient is not 0
+
+    However loud the gradient, a step moves by `rate` on average: it needs no tuning for each layer anew.
+    """
+
+    def step(self, grad: Array, state: State = None) -> tuple[Array, State]:
+        xp = xp_of(grad)
+        total = float(xp.abs(grad).sum())
+        return -self.rate * int(xp.count_nonzero(grad)) / max(total, 1e-30) * grad, None
+
+
+@dataclass(frozen=True)
 class SlideMomentum(Optimiser):
     """step = -rate * (alpha * grad before + grad)
 
@@ -148,3 +161,45 @@ class Adam(Optimiser):
         root = xp_of(grad).sqrt(squares / (1 - self.beta2**t))
         step = -self.rate / (1 - self.beta1**t) * mean / (root + self.epsilon)
         return step, {"t": t, "mean": mean, "squares": squares}
+
+
+@dataclass(frozen=True)
+class LBFGS(Optimiser):
+    """Newton's method, with what the last `pairs` steps told of the curvature (Nocedal 1980, two loops).
+
+        step = -rate * H grad,   H from the last s = step taken, y = change of the gradient
+
+    No line search: the first step moves each coordinate by `rate` on average, later ones go rate * H grad.
+    For functions that stay the same from step to step: it takes noise between them for curvature.
+    """
+
+    rate: float = 1.0
+    pairs: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf or self.pairs < 1:
+            raise UsageError(f"LBFGS got rate={self.rate}, pairs={self.pairs}; wanted both above 0")
+
+    def step(self, grad: Array, state: State = None) -> tuple[Array, State]:
+        past: list[tuple[Array, Array]] = [] if state is None else list(state["past"])
+        if state is not None:
+            s, y = state["step"], grad - _past(state, "grad", grad)
+            if float((s * y).sum()) > 1e-10 * float((y * y).sum()):  # curved upwards, as near a minimum
+                past = [*past, (s, y)][-self.pairs :]
+        newton = -self.rate * _times_inverse_curvature(grad, past) if past else None
+        step = MeanAbs(self.rate).step(grad)[0] if newton is None else newton
+        return step, {"past": past, "grad": grad.copy(), "step": step}
+
+
+def _times_inverse_curvature(grad: Array, past: list[tuple[Array, Array]]) -> Array:
+    """H grad by the two loops, newest pair first and then last."""
+    shares, direction = [], grad
+    for s, y in reversed(past):
+        share = float((s * direction).sum()) / float((s * y).sum())
+        shares.append(share)
+        direction = direction - share * y
+    s, y = past[-1]
+    direction = direction * (float((s * y).sum()) / float((y * y).sum()))
+    for (s, y), share in zip(past, reversed(shares), strict=True):
+        direction = direction + s * (share - float((y * direction).sum()) / float((s * y).sum()))
+    return direction
