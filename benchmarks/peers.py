@@ -16,7 +16,7 @@ TARGET = "relu5_3"
 
 def vgg(seed: int = 0) -> Net:
     """VGG-16 with random weights up to its last convolution."""
-    net, rng = zoo.get("vgg16"), np.random.default_rng(seed)
+    net, rng = zoo.get("vgg16", seed=None), np.random.default_rng(seed)
     convs = {name: array for name, array in net.params.items() if name.startswith("conv")}
     drawn = {
         name: rng.standard_normal(a.shape, "float32") * np.float32(np.sqrt(2 / (a.size / a.shape[3])))

@@ -60,7 +60,8 @@ def every_layer(seed: int = 0) -> Net:
         Node("fc", L.FC.random(rng, (1, 1, 476), 4), ("flat",)),
         Node("tanh", L.Tanh(), ("fc",)),
         Node("prob", L.Softmax(), ("tanh",)),
-        Node("gap", L.GlobalAvgPool(), ("pool4",)),
+        Node("wide", L.PadChannels(2, 1), ("pool4",)),
+        Node("gap", L.GlobalAvgPool(), ("wide",)),
     ]
     return Net(nodes, input_shape=(12, 14, 3)).astype("float64")
 

@@ -79,6 +79,7 @@ CASES = {
     "Dropout in training": Case(L.Dropout(0.5, frozen=MASK), mode="train"),
     "Concat": Case(L.Concat(), others=((2, 7, 6, 3), (2, 7, 6, 4))),
     "Add": Case(L.Add(), others=((2, 7, 6, 5), (2, 7, 6, 5))),
+    "PadChannels": Case(L.PadChannels(2, 1)),
     "Flatten": Case(L.Flatten()),
 }  # fmt: skip
 

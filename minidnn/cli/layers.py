@@ -23,7 +23,7 @@ from minidnn.tables import FORMATS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "net", metavar="NET", help=f"{', '.join(zoo.NETS)}, or a Python file that makes a `net`"
+        "net", metavar="NET", help="one that `minidnn nets` lists, or a Python file that makes a `net`"
     )
     parser.add_argument("--size", metavar="HxW", help="of the images (those it was made for)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
 def _find(name: str) -> Net:
     """A net of the zoo, or the one that a Python file makes."""
     if name in zoo.NETS:
-        return zoo.get(name)
+        return zoo.get(name, seed=None)
     path = Path(name)
     if not path.is_file():
         raise UsageError(

@@ -4,18 +4,21 @@ Channels are red, green, blue, as Pillow gives them; only a `Preprocess` ever ch
 """
 
 from minidnn.images.files import FILTERS, MAX_PIXELS, READABLE, WRITABLE, load, resize, save
+from minidnn.images.grey import fold_grey
 from minidnn.images.landscape import clouds_over_hills
-from minidnn.images.preprocess import LUMA, VGG, Preprocess
+from minidnn.images.preprocess import LUMA, PRESETS, VGG, Preprocess
 
 __all__ = [
     "FILTERS",
     "LUMA",
     "MAX_PIXELS",
+    "PRESETS",
     "READABLE",
     "VGG",
     "WRITABLE",
     "Preprocess",
     "clouds_over_hills",
+    "fold_grey",
     "load",
     "resize",
     "save",

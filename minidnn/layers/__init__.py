@@ -4,7 +4,7 @@ from minidnn.layers.activation import GradientReversal, LeakyReLU, PReLU, ReLU, 
 from minidnn.layers.base import Layer
 from minidnn.layers.conv import FC, Conv, ConvTranspose
 from minidnn.layers.dropout import Dropout
-from minidnn.layers.join import Add, Concat, Flatten
+from minidnn.layers.join import Add, Concat, Flatten, PadChannels
 from minidnn.layers.norm import LRN, BatchNorm, LRNWithin
 from minidnn.layers.pool import AvgPool, GlobalAvgPool, MaxPool, MaxUnpool, Upsample
 
@@ -27,6 +27,7 @@ __all__ = [
     "MaxPool",
     "MaxUnpool",
     "PReLU",
+    "PadChannels",
     "ReLU",
     "Sigmoid",
     "Softmax",

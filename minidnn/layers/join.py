@@ -1,4 +1,4 @@
-"""Layers that join several maps, and the one that forgets where its pixels were."""
+"""Layers that join several maps or widen one, and the one that forgets where its pixels were."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from minidnn.arrays import Array, xp_of
-from minidnn.errors import ShapeError
+from minidnn.errors import ShapeError, UsageError
 from minidnn.layers.base import Layer, Shape
 
 
@@ -48,6 +48,34 @@ class Add(Layer):
 
     def backward(self, dzdy: Array, *, x_shape: tuple[Shape, ...], **_: Any) -> tuple[Array, ...]:
         return (dzdy,) * len(_each(x_shape))
+
+
+@dataclass(frozen=True, eq=False)
+class PadChannels(Layer):
+    """Put channels of zeros before and after those of x; on the way back they are cut off again.
+
+    (N, H, W, C) → (N, H, W, before + C + after)
+
+    The shortcut of a ResNet that has to widen without weights (He et al. 2016, section 3.3, option A).
+    """
+
+    before: int = 0
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        if self.before < 0 or self.after < 0:
+            raise UsageError(f"PadChannels by {self.before} and {self.after}; give 0 or more of each")
+
+    def out_shape(self, x_shape: Shape) -> Shape:
+        return (*x_shape[:3], self.before + x_shape[3] + self.after)
+
+    def forward(self, x: Array, **_: Any) -> tuple[Array, None]:
+        y = xp_of(x).zeros(self.out_shape(x.shape), x.dtype)
+        y[..., self.before : self.before + x.shape[3]] = x
+        return y, None
+
+    def backward(self, dzdy: Array, *, x_shape: Shape, **_: Any) -> Array:
+        return dzdy[..., self.before : self.before + x_shape[3]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,203 @@
+"""Deep dreaming: a picture, a layer, and more and more of what that layer sees in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minidnn import images
+from minidnn.arrays import Array
+from minidnn.dream import (
+    CPPN,
+    Bilateral,
+    Blur,
+    Canvas,
+    Flip,
+    Fourier,
+    Frame,
+    Jitter,
+    NaturalColours,
+    Objective,
+    PNorm,
+    Smooth,
+    TotalVariation,
+    Turn,
+    Way,
+    Window,
+    decay,
+    dream_in_octaves,
+)
+from minidnn.dream.octaves import fitting_sizes, sized
+from minidnn.errors import UsageError
+from minidnn.graph import Handle
+from minidnn.layers import Conv
+from minidnn.net import Net
+from minidnn.optim import LBFGS, SGD, Adam, MeanAbs, Optimiser
+from minidnn.recipes.goals import named, parsed
+
+STEPS = {"mean-abs": MeanAbs, "plain": SGD, "adam": Adam, "lbfgs": LBFGS}
+CANVASES = {"pixels": Canvas, "fourier": Fourier, "cppn": CPPN}
+# Layers that dream well in nets that people have, tried by eye; the first that a net has is its default.
+FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu2")
+
+
+@dataclass(frozen=True)
+class DeepDream:
+    """All that can be set. The defaults are those that looked best; docs/dreaming.md shows what each does."""
+
+    layers: tuple[Handle, ...] = ()  # none: a favourite
+    objective: str = "norm"
+    steps: int = 15  # in each octave
+    octaves: int = 4
+    factor: float = 1.4  # from one octave to the next
+    rule: str = "mean-abs"  # how a gradient becomes a step: mean-abs, plain, adam, lbfgs
+    rate: float = 1.5  # of the rule; for mean-abs the mean change of a pixel in one step
+    canvas: str = "pixels"  # or fourier, cppn
+    jitter: int = 32  # pixels that the picture is rolled by, at most, in each step
+    turn: float = 0.0  # degrees that it is turned by, at most
+    scale: float = 0.0  # share that it is zoomed by, at most
+    flip: bool = False
+    window: str = ""  # random or in-turn: the course's windows
+    window_share: tuple[float, float] = (0.4, 0.8)  # of the picture's height and width
+    colours: float = 0.75  # 0: as the net says, 1: only as photographs vary
+    smooth: tuple[float, ...] = (0.5, 1.0, 2.0)  # widths of the blurs of the gradient
+    tv: float = 0.0  # weight of the total variation
+    tv_exponent: float = 1.0
+    norm: float = 0.0  # weight of the 6-norm, which holds back extreme pixels
+    decay: float = 0.0  # weight of the pull towards grey
+    blur: float = 0.0  # width of a blur of the picture between steps
+    blur_every: int = 1
+    blur_border: str = "mirror"  # or matlab, where the rim fades
+    bilateral: float = 0.0  # width of a filter that smooths all but edges
+    slide: bool = False  # let the fully connected layers slide over a picture larger than trained on
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {"rule": [*STEPS], "canvas": [*CANVASES], "window": ["", "random", "in-turn"]}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"{name} {getattr(self, name)!r}; there are {', '.join(filter(None, known))}"
+                )
+        for name in ("steps", "octaves", "blur_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
+        for name in ("jitter", "turn", "scale", "tv", "norm", "decay", "blur", "bilateral", "seed"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} {getattr(self, name)}; give 0 or more")
+        self.way()  # each part checks what is its own
+
+    def way(self, mask: Array | None = None) -> Way:
+        """How the dream goes uphill."""
+        share = self.window_share
+        transforms = [
+            Window(share, in_turn=self.window == "in-turn") if self.window else None,
+            Jitter(self.jitter) if self.jitter else None,
+            Turn(self.turn, (1 - self.scale, 1 + self.scale)) if self.turn or self.scale else None,
+            Flip() if self.flip else None,
+        ]
+        penalties = [
+            TotalVariation(self.tv, self.tv_exponent) if self.tv else None,
+            PNorm(self.norm) if self.norm else None,
+            decay(self.decay) if self.decay else None,
+        ]
+        filters = [
+            Blur(self.blur, self.blur_border) if self.blur else None,
+            Bilateral(self.bilateral) if self.bilateral else None,
+        ]
+        on_pixels = (
+            self.canvas == "pixels"
+        )  # a canvas of waves has natural colours and smooth steps by itself
+        return Way(
+            step=self.optimiser(),
+            canvas=partial(CPPN, seed=self.seed) if self.canvas == "cppn" else CANVASES[self.canvas],
+            transforms=tuple(filter(None, transforms)),
+            penalties=tuple(filter(None, penalties)),
+            shaping=(NaturalColours(self.colours), Smooth(self.smooth)) if on_pixels else (),
+            filters=tuple(filter(None, filters)),
+            filter_every=self.blur_every,
+            mask=mask,
+        )
+
+    def optimiser(self) -> Optimiser:
+        return STEPS[self.rule](self.rate)
+
+
+def deepdream(
+    net: Net,
+    picture: Array,
+    settings: DeepDream,
+    *,
+    guide: Array | None = None,
+    mask: Array | None = None,
+    resume: Frame | None = None,
+) -> Iterator[Frame]:
+    """Dream of this picture (N, H, W, 3), 0..255. The guide has any size, the mask is (1, H, W, 1), 0..1."""
+    net = prepared(net, slide=settings.slide)
+    objective = objective_of(net, picture, settings, guide)
+    return dream_in_octaves(
+        net,
+        picture,
+        objective,
+        settings.way(mask),
+        steps=settings.steps,
+        octaves=settings.octaves,
+        factor=settings.factor,
+        rng=np.random.default_rng(settings.seed),
+        resume=resume,
+    )
+
+
+def prepared(net: Net, *, slide: bool = False) -> Net:
+    """The net for pictures of any size: a mean picture becomes a mean colour, and what can slide does."""
+    mean = getattr(net.preprocess, "mean", ())
+    if isinstance(mean, np.ndarray) and mean.ndim == 3:
+        net = net.with_nodes(
+            net.nodes, preprocess=replace(net.preprocess, mean=tuple(mean.mean(axis=(0, 1))))
+        )
+    return net.as_convolutional() if slide else net
+
+
+def layers_of(net: Net, settings: DeepDream) -> tuple[str, ...]:
+    """The layers asked for; or the favourite; or a convolution three quarters of the way up."""
+    if settings.layers:
+        return tuple(named(net, layer) for layer in settings.layers)
+    for name in FAVOURITES:
+        if name in net.names:
+            return (name,)
+    convolutions = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
+    if not convolutions:
+        raise UsageError(
+            f"a net without convolutions has no favourite layer: choose of {', '.join(net.names)}"
+        )
+    return (convolutions[len(convolutions) * 3 // 4],)
+
+
+def objective_of(net: Net, picture: Array, settings: DeepDream, guide: Array | None = None) -> Objective:
+    """The objective that the settings ask for, at layers that the picture is large enough for."""
+
+    def response(to: Array) -> Any:
+        def of(layer: Handle) -> Array:
+            preprocess = net.preprocess or images.Preprocess()
+            return net.forwardto(net.init_res(), layer, preprocess.to_net(to), keep="needed")
+
+        return of
+
+    alike = "guide" in settings.objective and guide is not None
+    shown = sized(guide, picture.shape[1:3]) if alike and guide is not None else guide
+    return parsed(
+        settings.objective,
+        net,
+        layers_of(net, settings),
+        guide=None if shown is None else response(shown),
+        original=response(picture),
+    )
+
+
+def planned(net: Net, picture: Array, settings: DeepDream, objective: Objective) -> Sequence[tuple[int, int]]:
+    """The sizes of the octaves that will be dreamed."""
+    return fitting_sizes(net, objective, picture, settings.octaves, settings.factor)
