@@ -67,6 +67,15 @@ class MeanAbs(Optimiser):
 
 
 @dataclass(frozen=True)
+class UnitNorm(Optimiser):
+    """step = -rate * grad / |grad|          Every step has the same length."""
+
+    def step(self, grad: Array, state: State = None) -> tuple[Array, State]:
+        length = math.sqrt(float((grad * grad).sum()))
+        return -self.rate / max(length, 1e-30) * grad, None
+
+
+@dataclass(frozen=True)
 class SlideMomentum(Optimiser):
     """step = -rate * (alpha * grad before + grad)
 
@@ -177,8 +186,10 @@ class LBFGS(Optimiser):
     pairs: int = 10
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < math.inf or self.pairs < 1:
-            raise UsageError(f"LBFGS got rate={self.rate}, pairs={self.pairs}; wanted both above 0")
+        if not 0 < self.rate < math.inf:
+            raise UsageError(f"LBFGS got rate={self.rate}; wanted above 0, and finite; to climb, give -grad")
+        if not isinstance(self.pairs, int) or self.pairs < 1:
+            raise UsageError(f"LBFGS got pairs={self.pairs}; wanted a whole number above 0")
 
     def step(self, grad: Array, state: State = None) -> tuple[Array, State]:
         past: list[tuple[Array, Array]] = [] if state is None else list(state["past"])
@@ -188,7 +199,7 @@ class LBFGS(Optimiser):
                 past = [*past, (s, y)][-self.pairs :]
         newton = -self.rate * _times_inverse_curvature(grad, past) if past else None
         step = MeanAbs(self.rate).step(grad)[0] if newton is None else newton
-        return step, {"past": past, "grad": grad.copy(), "step": step}
+        return step, {"past": past, "grad": grad.copy(), "step": step.copy()}
 
 
 def _times_inverse_curvature(grad: Array, past: list[tuple[Array, Array]]) -> Array:

@@ -8,10 +8,19 @@ import sys
 from collections.abc import Sequence
 
 from minidnn import __version__
-from minidnn.cli import doctor, dream, layers, nets, sizes
+from minidnn.cli import doctor, dream, imagine, layers, nets, replay, sizes, zoom
 from minidnn.errors import MinidnnError, OutputError
 
-COMMANDS = {"dream": dream, "layers": layers, "nets": nets, "sizes": sizes, "doctor": doctor}
+COMMANDS = {
+    "dream": dream,
+    "imagine": imagine,
+    "zoom": zoom,
+    "replay": replay,
+    "layers": layers,
+    "nets": nets,
+    "sizes": sizes,
+    "doctor": doctor,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

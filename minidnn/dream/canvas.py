@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
 from minidnn.arrays import Array, xp_of
+from minidnn.errors import ShapeError, UsageError
 from minidnn.layers import Conv, Layer, Sigmoid, Tanh
 from minidnn.net import Net
 
@@ -27,6 +29,8 @@ COLOURS = COLOURS / np.linalg.norm(COLOURS, axis=0).max()
 @dataclass(frozen=True)
 class Canvas:
     """Plain pixels: the numbers are the picture."""
+
+    begins_anywhere: ClassVar[bool] = True  # whether there are numbers for every picture
 
     size: tuple[int, int]
 
@@ -56,6 +60,8 @@ class Fourier(Canvas):
 
     def begin(self, picture: Array) -> Array:
         xp = xp_of(picture)
+        if picture.shape[3] != 3:
+            raise ShapeError(f"Fourier paints red, green and blue, found {picture.shape}; take plain pixels")
         share = xp.clip(picture / 255, 0.02, 0.98)  # no number of waves makes pure black or white
         light = xp.log(share / (1 - share)) @ xp.asarray(np.linalg.inv(COLOURS).T, dtype=picture.dtype)
         spectrum = xp.fft.rfft2(light, axes=(1, 2), norm="ortho") / self._strengths(picture)
@@ -66,7 +72,7 @@ class Fourier(Canvas):
         spectrum = (numbers[0] + 1j * numbers[1]) * self._strengths(numbers)
         light = xp.fft.irfft2(spectrum, s=self.size, axes=(1, 2), norm="ortho")
         colour = light @ xp.asarray(COLOURS.T, dtype=light.dtype)
-        return (255 / (1 + xp.exp(-colour))).astype(numbers.dtype)
+        return (127.5 * (1 + xp.tanh(colour / 2))).astype(numbers.dtype)  # the same sigmoid, without overflow
 
     def adjoint(self, numbers: Array, dpixels: Array) -> Array:
         xp, share = xp_of(numbers), self.paint(numbers) / 255
@@ -97,10 +103,16 @@ class CPPN(Canvas):
     `detail`, the faster the waves that it is told of (Tancik et al. 2020).
     """
 
+    begins_anywhere: ClassVar[bool] = False
+
     seed: int = 0
     width: int = 32
     depth: int = 4
     detail: float = 6.0
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise UsageError(f"CPPN of width {self.width}; give an even number: half are sines, half cosines")
 
     @cached_property
     def net(self) -> Net:
@@ -121,28 +133,33 @@ class CPPN(Canvas):
 
     def begin(self, picture: Array) -> Array:
         """Its own first picture: a net cannot be told to paint a given one."""
-        return np.concatenate([w.ravel() for w in self.net.params.values()])
+        if len(picture) != 1 or picture.shape[3] != 3:
+            raise ShapeError(f"CPPN paints one picture in colour, found {picture.shape}; give (1, H, W, 3)")
+        numbers = np.concatenate([w.ravel() for w in self.net.params.values()])
+        return xp_of(picture).asarray(numbers, dtype=picture.dtype)
 
     def paint(self, numbers: Array) -> Array:
         net = self._net(numbers)
-        return 255 * net.forwardto(net.init_res(), "share", self.places.astype(numbers.dtype))
+        return 255 * net.forwardto(net.init_res(), "share", self._places(numbers), keep="needed")
 
     def adjoint(self, numbers: Array, dpixels: Array) -> Array:
         net = self._net(numbers)
         res = net.init_res()
-        net.forwardto(res, "share", self.places.astype(numbers.dtype))
+        net.forwardto(res, "share", self._places(numbers))
         net.backwardfrom(res, {"share": 255 * dpixels}, params=True, to=None)
         gradients = net.gradients(res)
-        return np.concatenate([gradients[name].ravel() for name in net.params])
+        return xp_of(numbers).concatenate([gradients[name].ravel() for name in net.params])
 
     def settle(self, numbers: Array) -> Array:
         return numbers
 
     def _net(self, numbers: Array) -> Net:
         """The net with these weights."""
-        shapes = {name: w.shape for name, w in self.net.params.items()}
-        ends = np.cumsum([np.prod(shape) for shape in shapes.values()])[:-1]
-        parts = np.split(numbers, ends)
-        return self.net.replacing(
-            {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        )
+        weights, end = {}, 0
+        for name, w in self.net.params.items():
+            begin, end = end, end + w.size
+            weights[name] = numbers[begin:end].reshape(w.shape)
+        return self.net.replacing(weights)
+
+    def _places(self, like: Array) -> Array:
+        return xp_of(like).asarray(self.places, dtype=like.dtype)

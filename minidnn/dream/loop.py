@@ -26,10 +26,10 @@ from minidnn.net import Net
 from minidnn.optim import MeanAbs, Optimiser
 from minidnn.res import Res
 
-LEAP = 128.0  # when a picture moves by more on average in one step, that was no step but a jump
+LEAP = 64.0  # when the pixels that move do so by more on average, that was no step but a jump
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Way:
     """How a dream goes uphill: everything but the net, the picture and the objective."""
 
@@ -41,6 +41,10 @@ class Way:
     filters: tuple[Filter, ...] = ()  # of the picture, after every `filter_every` steps
     filter_every: int = 1
     mask: Array | None = None  # (N, H, W, 1) of 0..1: how far each pixel may leave the first picture
+
+    def __post_init__(self) -> None:
+        if self.filter_every < 1:
+            raise UsageError(f"filters every {self.filter_every} steps; give 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +71,8 @@ class Frame:
     layer_norms: dict[str, float]  # |y| of the layers that the objective reads
     seconds: float
     number: int  # of the step, from 1
+    state: State = field(repr=False)
     octave: int = 0
-    state: State | None = field(default=None, repr=False)
 
 
 def dream(
@@ -85,8 +89,11 @@ def dream(
 
     pixels = paint(numbers),    x = preprocess(transform(pixels)),    z(layers of x) - penalties(pixels) grows
     """
+    picture = in_floats(picture)
     canvas, res = way.canvas(picture.shape[1:3]), net.init_res() if res is None else res
-    mask = _fitting_mask(way.mask, picture)
+    if way.filters and not canvas.begins_anywhere:
+        raise UsageError(f"{type(canvas).__name__} cannot go on from a filtered picture; give no filters")
+    mask = fitting_mask(way.mask, picture)
     if state is None:
         state = State(picture, canvas.begin(picture), None, rng.bit_generator.state, 0)
     rng.bit_generator.state = dict(state.rng)
@@ -132,7 +139,7 @@ def dream(
 
 def climb(net: Net, res: Res, pixels: Array, objective: Objective) -> tuple[float, Array, dict[str, float]]:
     """z of these pixels, dz/dpixels, and how loud the layers are that z reads."""
-    preprocess = net.preprocess or Preprocess()
+    preprocess = net.preprocess or Preprocess("RGB" if pixels.shape[3] == 3 else "GRAY")
     ys = net.forwardto(res, objective.layers, preprocess.to_net(pixels), keep="needed")
     value, seeds = objective({layer: ys[net.name_of(layer)] for layer in objective.layers})
     by_name: dict[Handle, Array] = {}
@@ -161,7 +168,8 @@ def checked_norm(objective: Objective, value: float, dpixels: Array, number: int
 
 def checked_move(move: Array, number: int) -> float:
     """How far the picture moved, or that this was too far."""
-    mean = float(xp_of(move).abs(move).mean())
+    xp = xp_of(move)
+    mean = float(xp.abs(move).sum()) / max(1, int(xp.count_nonzero(move)))
     if not mean <= LEAP:
         raise DivergedError(
             f"step {number} moved the pixels by {mean:.0f} of 255 on average; the picture before was good: "
@@ -178,16 +186,22 @@ def _penalised(penalties: tuple[Penalty, ...], pixels: Array) -> tuple[float, Ar
     return value, grad
 
 
-def _fitting_mask(mask: Array | None, picture: Array) -> Array | None:
+def fitting_mask(mask: Array | None, picture: Array) -> Array | None:
+    """The mask as numbers like those of the picture, or why it does not fit."""
     if mask is None:
         return None
-    if mask.ndim != 4 or mask.shape[1:3] != picture.shape[1:3] or mask.shape[3] != 1:
+    if mask.shape not in ((1, *picture.shape[1:3], 1), (*picture.shape[:3], 1)):
         raise ShapeError(
             f"the mask is {mask.shape}, the picture {picture.shape}; give it as (1, H, W, 1) in that size"
         )
-    if float(mask.min()) < 0 or float(mask.max()) > 1:
+    if not (float(mask.min()) >= 0 and float(mask.max()) <= 1):
         raise UsageError(f"the mask goes from {mask.min()} to {mask.max()}; give numbers from 0 to 1")
     return xp_of(picture).asarray(mask, dtype=picture.dtype)
+
+
+def in_floats(picture: Array) -> Array:
+    """The picture in numbers that can have parts and signs, as steps and masks do."""
+    return picture if picture.dtype.kind == "f" else picture.astype(np.float32)
 
 
 def _norm(x: Array) -> float:

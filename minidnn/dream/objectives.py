@@ -89,7 +89,10 @@ def strongest(layer: Handle, count: int) -> Objective:
     """z = Σ y² over the `count` channels that are strongest just now: more of what is there already."""
 
     def measure(y: Array) -> tuple[float, Array]:
-        _check_channel(layer, count - 1, y)
+        if not 1 <= count <= y.shape[3]:
+            raise UsageError(
+                f"{layer!r} has {y.shape[3]} channels: the strongest are 1 to that many, not {count}"
+            )
         energy = (y * y).sum(axis=(1, 2), keepdims=True)  # (N, 1, 1, C)
         least = xp_of(y).sort(energy, axis=3)[..., -count, None]
         chosen = y * (energy >= least)
@@ -221,7 +224,7 @@ def diversity(layer: Handle) -> Objective:
 
 
 def _dot_with_cosine(y: Array, v: Array, power: float) -> tuple[float, Array]:
-    """Σ over places of <y, v> * max(0.1, cos)^power, and its gradient; |cos| below 0.1 has no say."""
+    """Σ over places of <y, v> * max(0.1, cos)^power, and its gradient; what cos is below 0.1 has no say."""
     xp = xp_of(y)
     dot = (y * v).sum(axis=3, keepdims=True)
     if not power:
@@ -237,10 +240,10 @@ def _dot_with_cosine(y: Array, v: Array, power: float) -> tuple[float, Array]:
 
 def _same_map(layer: Handle, guide: Array, y: Array) -> Array:
     g = xp_of(y, guide).asarray(guide, dtype=y.dtype)
-    if g.shape[1:] != y.shape[1:]:
+    if g.shape[1:] != y.shape[1:] or len(g) not in (1, len(y)):
         raise ShapeError(
-            f"the guide's response at {layer!r} is {g.shape[1:]}, the picture's {y.shape[1:]}: "
-            "give the guide the picture's size, or use best_match"
+            f"the guide's response at {layer!r} is {g.shape}, the picture's {y.shape}: "
+            "give one guide of the picture's size, or use best_match"
         )
     return g
 

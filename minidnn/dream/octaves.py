@@ -14,7 +14,7 @@ import numpy as np
 
 from minidnn import images
 from minidnn.arrays import Array
-from minidnn.dream.loop import Frame, Way, dream
+from minidnn.dream.loop import Frame, State, Way, dream, fitting_mask, in_floats
 from minidnn.dream.objectives import Objective
 from minidnn.errors import ShapeError, UsageError
 from minidnn.net import Net
@@ -43,22 +43,32 @@ def dream_in_octaves(
     if steps < 1:
         raise UsageError(f"{steps} steps in each octave; give at least 1")
     sizes = fitting_sizes(net, objective, picture, octaves, factor)
-    res, detail, state, first = net.init_res(), None, None, 0
+    picture = in_floats(picture)
+    mask, res, last, first = fitting_mask(way.mask, picture), net.init_res(), resume, 0
     if resume is not None:
         first, state = resume.octave, resume.state
-        if first >= len(sizes) or state is None or state.start.shape[1:3] != sizes[first]:
+        if first >= len(sizes) or state.start.shape[1:3] != sizes[first]:
             raise UsageError(f"octave {first} of that dream is not one of {sizes}; resume it as it was begun")
+        rng.bit_generator.state = dict(state.rng)
     for octave, size in enumerate(sizes[first:], start=first):
-        base = sized(picture, size)
-        start = base if detail is None else base + sized(detail, size)
-        there = replace(way, mask=None if way.mask is None else sized(way.mask, size).clip(0, 1))
-        dreamed = None if state is None else there.canvas(size).paint(state.numbers)
-        left = steps if state is None else steps - state.number
-        frames = dream(net, start.clip(0, 255), objective, there, rng=rng, res=res, state=state)
-        for frame in islice(frames, left):
-            dreamed = frame.picture
-            yield replace(frame, octave=octave)
-        detail, state = dreamed - base, None
+        there = replace(way, mask=None if mask is None else sized(mask, size).clip(0, 1))
+        if last is None or last.octave != octave:
+            state = begun(picture, size, last, there, rng)
+        frames = dream(net, state.start, objective, there, rng=rng, res=res, state=state)
+        for frame in islice(frames, max(0, steps - state.number)):
+            last = replace(frame, octave=octave)
+            yield last
+
+
+def begun(picture: Array, size: Size, last: Frame | None, way: Way, rng: np.random.Generator) -> State:
+    """An octave before its first step: the picture in this size, with what the octave before added to it."""
+    start, canvas = sized(picture, size), way.canvas(size)
+    if last is not None:
+        detail = sized(last.picture - sized(picture, last.picture.shape[1:3]), size)
+        start = start + (detail if way.mask is None else detail * (way.mask > 0))
+    start = start.clip(0, 255)
+    numbers = canvas.begin(start) if last is None or canvas.begins_anywhere else last.state.numbers
+    return State(start, numbers, None, rng.bit_generator.state, 0)
 
 
 def octave_sizes(size: Size, octaves: int, factor: float = 1.4) -> list[Size]:

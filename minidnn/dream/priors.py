@@ -7,13 +7,14 @@ filter is a function pixels → pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
 from minidnn.arrays import Array, xp_of
-from minidnn.errors import UsageError
+from minidnn.errors import ShapeError, UsageError
 
 MIDDLE = 127.5  # of the range of pixels: the grey that a net takes for little
 
@@ -31,6 +32,7 @@ class TotalVariation:
 
     def __post_init__(self) -> None:
         _check(self, self.exponent >= 1, f"exponent {self.exponent}; give 1 or more")
+        _check(self, self.rounding > 0, f"rounding {self.rounding}; give a number above 0")
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         xp = xp_of(x)
@@ -70,14 +72,19 @@ def decay(weight: float, centre: float = MIDDLE) -> PNorm:
     return PNorm(weight, p=2.0, centre=centre)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Anchor:
     """weight * Σ ((x - x0)/127.5)²: the picture is drawn back to where it began."""
 
     weight: float
-    start: Array
+    start: Array = field(repr=False)
 
     def __call__(self, x: Array) -> tuple[float, Array]:
+        xp_of(x, self.start)
+        if self.start.shape[1:] != x.shape[1:] or len(self.start) not in (1, len(x)):
+            raise ShapeError(
+                f"Anchor at a picture {self.start.shape}, this one is {x.shape}; give it that size"
+            )
         off = (x - self.start) / MIDDLE
         return self.weight * float((off * off).sum()), (2 * self.weight / MIDDLE) * off
 
@@ -151,6 +158,7 @@ def blurred(
     return columns @ tall.reshape(n, h, w, c) + middle
 
 
+@lru_cache(maxsize=64)  # a dream asks for the same few in every step
 def _weights(size: int, sigma: float, border: str) -> np.ndarray:
     """How much of each old pixel goes into each new one, along one axis: (size, size)."""
     mode = {"mirror": "reflect", "matlab": "constant"}[border]

@@ -3,7 +3,7 @@
 Channels are red, green, blue, as Pillow gives them; only a `Preprocess` ever changes their order.
 """
 
-from minidnn.images.files import FILTERS, MAX_PIXELS, READABLE, WRITABLE, load, resize, save
+from minidnn.images.files import FILTERS, MAX_PIXELS, READABLE, WRITABLE, load, note_in, resize, save
 from minidnn.images.grey import fold_grey
 from minidnn.images.landscape import clouds_over_hills
 from minidnn.images.preprocess import LUMA, PRESETS, VGG, Preprocess
@@ -20,6 +20,7 @@ __all__ = [
     "clouds_over_hills",
     "fold_grey",
     "load",
+    "note_in",
     "resize",
     "save",
 ]

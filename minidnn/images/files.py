@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from minidnn.arrays import Array, device_of, to_device, to_host
 from minidnn.errors import (
@@ -70,21 +71,23 @@ def _decode(picture: Image.Image, colour: bool) -> np.ndarray:
     return np.atleast_3d(np.array(picture.convert("RGB" if colour else "L"), np.float32))
 
 
-def save(path: str | os.PathLike, picture: Array, *, quality: int = 95) -> None:
+def save(
+    path: str | os.PathLike, picture: Array, *, quality: int = 95, text: Mapping[str, str] | None = None
+) -> None:
     """Write one picture, (1, H, W, C), (H, W, C) or (H, W), clipped to 0..255 and rounded.
 
-    The ending of the name chooses the format; `quality` is for those that lose detail. The file appears
-    whole or not at all: it is written beside its place and then renamed.
+    The ending of the name chooses the format; `quality` is for those that lose detail. PNG also keeps
+    `text`, for `note_in`. The file appears whole or not at all: it is written beside its place and renamed.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise UsageError(f"{path}: cannot write {path.suffix or 'no ending'!r}; end in {', '.join(WRITABLE)}")
-    encoded = _encode(path, to_host(picture), quality)
+    encoded = _encode(path, to_host(picture), quality, text or {})
     with replacing(path) as partial:
         partial.write_bytes(encoded)
 
 
-def _encode(path: Path, picture: np.ndarray, quality: int) -> bytes:
+def _encode(path: Path, picture: np.ndarray, quality: int, text: Mapping[str, str]) -> bytes:
     pixels = picture[0] if picture.ndim == 4 and len(picture) == 1 else np.atleast_3d(picture)
     if pixels.size == 0 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise ShapeError(f"{path}: one picture wanted, grey or RGB, found shape {picture.shape}; save x[i]")
@@ -95,10 +98,28 @@ def _encode(path: Path, picture: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()  # writing straight to the file, Pillow would not say that the disk is full
     try:
         kind = Image.registered_extensions()[path.suffix.lower()]
-        image.save(buffer, kind, quality=quality, subsampling=0)
+        notes = PngImagePlugin.PngInfo()
+        for name, words in text.items():
+            notes.add_text(name, words, zip=True)
+        image.save(buffer, kind, quality=quality, subsampling=0, pnginfo=notes)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot hold shape {whole.shape} ({error}); end in .png") from error
     return buffer.getvalue()
+
+
+def note_in(path: str | os.PathLike, name: str) -> str | None:
+    """The text of that name in a PNG that `save` wrote; None where there is none."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.load()
+            found = getattr(picture, "text", {}).get(name)
+            return None if found is None else str(found)
+    except UnidentifiedImageError:
+        raise FileFormatError(f"{path}: not a PNG, and only these carry notes") from None
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DamagedFileError(f"{path}: damaged or cut short ({error}); fetch it again") from None
 
 
 def resize(images: Array, size: tuple[int, int], *, how: str = "bicubic") -> Array:

@@ -24,7 +24,7 @@ def fold_grey(net: Net) -> Net:
     differs at the border, unless all means are equal.
     """
     preprocess: Preprocess = net.preprocess or Preprocess()
-    mean, std = np.broadcast_arrays(*np.atleast_1d(preprocess.mean, preprocess.std))
+    mean, std, _ = np.broadcast_arrays(preprocess.mean, preprocess.std, np.zeros(3))
     grey = mean.mean(axis=-1, keepdims=True)  # (1,), or (H, W, 1) for a picture
     readers = {node.name for node in net.nodes if net.input in node.inputs}
     nodes = [

@@ -74,7 +74,7 @@ class Preprocess:
         pixels = resize(pixels, (int(h * scale), int(w * scale)), how=self.interpolation)
         if self.size is None:
             return pixels
-        top, left = (pixels.shape[1] - crop_h) // 2, (pixels.shape[2] - crop_w) // 2
+        top, left = round((pixels.shape[1] - crop_h) / 2), round((pixels.shape[2] - crop_w) / 2)
         return pixels[:, top : top + crop_h, left : left + crop_w]
 
     def to_net(self, pixels: Array) -> Array:

@@ -36,10 +36,10 @@ from minidnn.errors import UsageError
 from minidnn.graph import Handle
 from minidnn.layers import Conv
 from minidnn.net import Net
-from minidnn.optim import LBFGS, SGD, Adam, MeanAbs, Optimiser
+from minidnn.optim import LBFGS, SGD, Adam, MeanAbs, Optimiser, UnitNorm
 from minidnn.recipes.goals import named, parsed
 
-STEPS = {"mean-abs": MeanAbs, "plain": SGD, "adam": Adam, "lbfgs": LBFGS}
+STEPS = {"mean-abs": MeanAbs, "unit": UnitNorm, "plain": SGD, "adam": Adam, "lbfgs": LBFGS}
 CANVASES = {"pixels": Canvas, "fourier": Fourier, "cppn": CPPN}
 # Layers that dream well in nets that people have, tried by eye; the first that a net has is its default.
 FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu2")
@@ -54,7 +54,7 @@ class DeepDream:
     steps: int = 15  # in each octave
     octaves: int = 4
     factor: float = 1.4  # from one octave to the next
-    rule: str = "mean-abs"  # how a gradient becomes a step: mean-abs, plain, adam, lbfgs
+    rule: str = "mean-abs"  # how a gradient becomes a step: mean-abs, unit, plain, adam, lbfgs
     rate: float = 1.5  # of the rule; for mean-abs the mean change of a pixel in one step
     canvas: str = "pixels"  # or fourier, cppn
     jitter: int = 32  # pixels that the picture is rolled by, at most, in each step
@@ -74,6 +74,7 @@ class DeepDream:
     blur_border: str = "mirror"  # or matlab, where the rim fades
     bilateral: float = 0.0  # width of a filter that smooths all but edges
     slide: bool = False  # let the fully connected layers slide over a picture larger than trained on
+    blend: float = 0.3  # of a folder of frames: the share of the last dream that the next begins with
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class DeepDream:
         for name in ("steps", "octaves", "blur_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
-        for name in ("jitter", "turn", "scale", "tv", "norm", "decay", "blur", "bilateral", "seed"):
+        for name in ("jitter", "turn", "scale", "tv", "norm", "decay", "blur", "bilateral", "blend", "seed"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} {getattr(self, name)}; give 0 or more")
         self.way()  # each part checks what is its own

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidnn.images import Preprocess
 from minidnn.layers import Conv, MaxPool, ReLU
 from minidnn.layers.base import Rng
 from minidnn.net import Net
@@ -19,7 +20,7 @@ COLOURS = {"edge": (1, 1, 1), "line": (1, 1, 1), "colour": (1, -0.5, -0.5)}
 
 
 def gabor(rng: Rng = None) -> Net:
-    """conv1, relu1, pool1, conv2, relu2, for images of any size, colours around 0. It needs no rng."""
+    """conv1, relu1, pool1, conv2, relu2, for images of any size. It needs no rng."""
     return Net.chain(
         {
             "conv1": Conv(_stripes(9), np.zeros(24, "float32"), Window.of(9, pad=4)),
@@ -27,7 +28,8 @@ def gabor(rng: Rng = None) -> Net:
             "pool1": MaxPool(Window.of(2, stride=2, ceil=True)),
             "conv2": Conv(_curls(9), np.zeros(12, "float32"), Window.of(9, pad=4)),
             "relu2": ReLU(),
-        }
+        },
+        preprocess=Preprocess(mean=(128.0, 128.0, 128.0)),
     )
 
 

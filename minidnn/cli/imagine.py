@@ -1,0 +1,85 @@
+"""`minidnn imagine`: what a net thinks that a class looks like, from noise or from a photo."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from time import perf_counter
+
+from minidnn import images
+from minidnn.arrays import to_host
+from minidnn.cli.dream import check_outputs, finish
+from minidnn.cli.settings import changed, from_words, size_of
+from minidnn.cli.watching import watch
+from minidnn.recipes.classvis import ABLATION, ClassVis
+from minidnn.recipes.job import Job, net_called
+from minidnn.recipes.sheets import sheet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="CLASS", help='its name, "bee eater", or its number')
+    parser.add_argument(
+        "-o", "--output", default="imagined.png", metavar="FILE", help="where to write (imagined.png)"
+    )
+    parser.add_argument("--net", required=True, help="a file of weights that ends in classes")
+    parser.add_argument("--photo", help="begin with this picture (noise)")
+    parser.add_argument("--steps", type=int, metavar="N", help="uphill (200)")
+    parser.add_argument("--rate", type=float, help="length of a step, in deviations of colour (5)")
+    parser.add_argument("--regularisation", type=float, metavar="R", help="held against far colours (0.001)")
+    parser.add_argument(
+        "--blur-every", type=int, metavar="N", help="blur between so many steps, 0 for never (10)"
+    )
+    parser.add_argument("--size", metavar="HxW", help="of the picture (that the net was trained on)")
+    parser.add_argument("--after-softmax", action="store_true", help="climb the probability, not the score")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the noise and the jitter (0)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
+    )
+    parser.add_argument(
+        "--ablation", action="store_true", help=f"one picture each of regularisation {', '.join(ABLATION)}"
+    )
+    parser.add_argument("--strip", metavar="FILE.png", help="how the picture grew")
+    parser.add_argument("--plot", metavar="FILE.svg", help="the score over the steps")
+    parser.add_argument("--report", metavar="FILE.html", help="one page with everything")
+    parser.set_defaults(checkpoint=None, device="cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    check_outputs(args)
+    options = ("steps", "rate", "regularisation", "blur_every", "seed")
+    wanted = changed(ClassVis(args.target), {name: getattr(args, name) for name in options})
+    wanted = replace(wanted, after_softmax=args.after_softmax)
+    if not args.ablation:
+        return _one(args, wanted)
+    pictures, code = [], 0
+    for name, (regularisation, blur_every) in ABLATION.items():
+        kind = replace(wanted, regularisation=regularisation, blur_every=blur_every)
+        opened = _job(args, kind).opened()
+        found = watch(opened)
+        pictures.append(
+            (f"{name}: {regularisation:g}, blur every {blur_every or 'never'}", to_host(found.picture))
+        )
+        if found.stopped:
+            code = 130
+            break
+    images.save(args.output, sheet(pictures, height=opened.picture.shape[1]))
+    print(f"wrote {args.output}: {len(pictures)} pictures")
+    return code
+
+
+def _one(args: argparse.Namespace, wanted: ClassVis) -> int:
+    opened, began = _job(args, wanted).opened(), perf_counter()
+    found = watch(opened, keep_pictures=bool(args.strip or args.report))
+    return finish(opened, found, args, perf_counter() - began)
+
+
+def _job(args: argparse.Namespace, wanted: ClassVis) -> Job:
+    settings = changed(wanted.as_dream(), from_words(args.set))
+    trained_on = (net_called(args.net).input_shape or (224, 224))[:2]
+    return Job(
+        net=args.net,
+        photo=args.photo,
+        size=size_of(args.size) or trained_on,
+        start="noise" if args.photo is None else "photo",
+        settings=settings,
+    )

@@ -1,0 +1,58 @@
+"""`minidnn zoom`: a flight into a dream, as a film."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from minidnn.arrays import to_host
+from minidnn.cli.dream import job_of, positive, try_out
+from minidnn.cli.watching import stopping
+from minidnn.images import films
+from minidnn.recipes.zoom import flight
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photo", nargs="?", help="where the flight begins; without one, a landscape is drawn")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="zoom.gif",
+        metavar="FILE",
+        help=f"a film: {', '.join(films.ENDINGS)} (zoom.gif)",
+    )
+    parser.add_argument("--net", default="gabor", help="a file of weights (gabor)")
+    parser.add_argument("--layer", metavar="NAME", help="by name or number (a favourite)")
+    parser.add_argument("--objective", metavar="WORDS", help="what shall grow (norm)")
+    parser.add_argument("--frames", type=int, default=100, metavar="N", help="pictures in the film (100)")
+    parser.add_argument(
+        "--zoom", type=float, default=0.05, metavar="SHARE", help="from one to the next (0.05)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=6, metavar="N", help="uphill in each frame and octave (6)"
+    )
+    parser.add_argument("--octaves", type=int, default=2, metavar="N", help="sizes to dream at (2)")
+    parser.add_argument("--size", metavar="HxW", help="of the film (that of the photo)")
+    parser.add_argument("--rate", type=int, default=12, metavar="N", help="frames a second (12)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
+    )
+    parser.set_defaults(start="photo", guide=None, mask=None, seed=None, settings=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    films.check(args.output)
+    try_out(Path(args.output))
+    opened = job_of(args).opened()
+    count, pictures = positive("--frames", args.frames), []
+    with tqdm(total=count, desc=f"flying into {opened.objective}", unit="frame") as bar, stopping() as asked:
+        for picture in flight(opened, count, share=args.zoom):
+            pictures.append(to_host(picture))
+            bar.update()
+            if asked:
+                break
+    films.save(args.output, pictures, rate=positive("--rate", args.rate))
+    print(f"wrote {args.output}: {len(pictures)} frames, {len(pictures) / args.rate:.1f} s")
+    return 130 if len(pictures) < count else 0

@@ -1,0 +1,148 @@
+"""A dream as a job: all that it takes, in words and numbers alone, so that it can be told and repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidnn import __version__, images, weights, zoo
+from minidnn.arrays import Array, to_device
+from minidnn.dream import Frame, Objective
+from minidnn.dream.octaves import sized
+from minidnn.errors import UsageError, did_you_mean
+from minidnn.net import Net
+from minidnn.recipes.deepdream import DeepDream, deepdream, objective_of, planned, prepared
+
+STARTS = ("photo", "noise")
+NOISE = (127.5, 12.0)  # mean and deviation: loud enough to begin with, quiet enough to leave no grain
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to dream with, and of what. Paths are as the user gave them."""
+
+    net: str = "gabor"  # a file of ours, or a net that needs none
+    photo: str | None = None  # None: the built-in landscape
+    size: tuple[int, int] | None = None  # (h, w); None: as large as the photo
+    start: str = "photo"  # or noise
+    guide: str | None = None
+    mask: str | None = None
+    settings: DeepDream = field(default_factory=DeepDream)
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise UsageError(f"start {self.start!r}; there are {' and '.join(STARTS)}")
+        if self.size is not None and min(self.size) < 1:
+            raise UsageError(f"size {self.size}; give at least 1x1")
+
+    def opened(self, device: str = "cpu") -> Opened:
+        """Everything read and checked; nothing dreamed yet."""
+        net = prepared(net_called(self.net), slide=self.settings.slide).to(device)
+        picture: Array = self._picture()
+        guide = None if self.guide is None else images.load(self.guide)
+        mask = None if self.mask is None else mask_from(self.mask, picture.shape[1:3])
+        picture = to_device(picture, device)
+        guide, mask = (a if a is None else to_device(a, device) for a in (guide, mask))
+        objective = objective_of(net, picture, self.settings, guide)
+        sizes = planned(net, picture, self.settings, objective)
+        return Opened(self, net, picture, guide, mask, objective, list(sizes))
+
+    def _picture(self) -> np.ndarray:
+        if self.photo is not None:
+            picture = images.load(self.photo)
+        else:
+            h, w = self.size or (336, 448)
+            picture = images.clouds_over_hills(h, w, seed=self.settings.seed)
+        picture = sized(picture, self.size or picture.shape[1:3]).clip(0, 255)
+        if self.start == "noise":
+            rng = np.random.default_rng(self.settings.seed)
+            picture = rng.normal(*NOISE, picture.shape).clip(0, 255)
+        return picture.astype(np.float32)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Job:
+        """The job that was told; what it does not know it refuses."""
+        settings = dict(told.get("settings", {}))
+        return cls(**{**_known(cls, told), "settings": DeepDream(**_known(DeepDream, settings))})
+
+
+class Opened(NamedTuple):
+    """A job with all that it needs at hand."""
+
+    job: Job
+    net: Net
+    picture: Array
+    guide: Array | None
+    mask: Array | None
+    objective: Objective
+    sizes: list[tuple[int, int]]  # of the octaves
+
+    @property
+    def total(self) -> int:
+        """The count of all steps."""
+        return len(self.sizes) * self.job.settings.steps
+
+    def frames(self, resume: Frame | None = None) -> Iterator[Frame]:
+        settings = replace(self.job.settings, slide=False)  # that has been done
+        return deepdream(self.net, self.picture, settings, guide=self.guide, mask=self.mask, resume=resume)
+
+    def told(self, digests: list[str]) -> str:
+        """The note that goes into a picture: the job, what it was done with, and each step's digest."""
+        files = {name: getattr(self.job, name) for name in ("photo", "guide", "mask")}
+        return json.dumps(
+            {
+                "job": self.job.as_json(),
+                "weights": weights.digest(self.net),
+                "files": {name: file_digest(path) for name, path in files.items() if path is not None},
+                "versions": {"minidnn": __version__, "numpy": np.__version__},
+                "steps": digests,
+            }
+        )
+
+
+def net_called(name: str) -> Net:
+    """A net to dream with: a file of ours, or one of the zoo that needs no file."""
+    if name.endswith(".h5") or Path(name).is_file():
+        return weights.load(name)
+    if name == "gabor":
+        return zoo.get(name)
+    if name in zoo.NETS:
+        raise UsageError(
+            f"{name} knows nothing yet: give a file with its weights (minidnn weights convert makes one from "
+            f"{zoo.ABOUT[name].weights.partition(';')[0]}), or dream with gabor, which needs none"
+        )
+    raise UsageError(f"no net and no file {name!r}{did_you_mean(name, zoo.NETS)}; minidnn nets lists them")
+
+
+def mask_from(path: str, size: tuple[int, int]) -> np.ndarray:
+    """A grey picture as a mask (1, H, W, 1): white pixels may move, black ones stay."""
+    return sized(images.load(path, colour=False), size).clip(0, 255) / np.float32(255)
+
+
+def file_digest(path: str) -> str:
+    """The sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def picture_digest(picture: Array) -> str:
+    """A short name for exactly these pixels, every bit of their floats."""
+    return hashlib.blake2b(np.ascontiguousarray(picture).tobytes(), digest_size=6).hexdigest()
+
+
+def _known(kind: type, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass from JSON, where lists were tuples."""
+    names = {f.name for f in fields(kind)}
+    for name in told:
+        if name not in names:
+            raise UsageError(f"no setting {name!r}{did_you_mean(name, names)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
