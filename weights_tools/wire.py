@@ -14,7 +14,8 @@ from minidnn.errors import DamagedFileError, TooLargeError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 WIDTH = {FIXED64: 8, FIXED32: 4}
-MAX_FIELDS = 1_000_000  # of one message
+MAX_FIELDS = 250_000  # of one message, a run of unpacked floats counting as one
+MAX_NUMBERS = 1_000_000  # of one field: each becomes an object of Python's, of many times its size
 
 Value = int | memoryview
 
@@ -41,9 +42,12 @@ class Message:
         return [Message(data, f"{self.what} > {what}") for data in self.bytes(number)]
 
     def message(self, number: int, what: str) -> Message:
-        """A field that comes once; if it is not there, an empty message (all defaults)."""
+        """A field that comes once; if it is not there, an empty message (all defaults).
+
+        Should it come in several pieces, they are one message: laid end to end, messages merge.
+        """
         data = self.bytes(number)
-        return Message(data[-1] if data else b"", f"{self.what} > {what}")
+        return Message(data[0] if len(data) == 1 else b"".join(data), f"{self.what} > {what}")
 
     def texts(self, number: int) -> list[str]:
         try:
@@ -64,11 +68,15 @@ class Message:
         for kind, value in self.fields.get(number, ()):
             if kind == VARINT and isinstance(value, int):
                 found.append(value)
-            else:
-                data, at = self._view(number, kind, value), 0
-                while at < len(data):
-                    one, at = varint(data, at, self.what)
-                    found.append(one)
+                continue
+            data, at = self._view(number, kind, value), 0
+            while at < len(data):
+                one, at = varint(data, at, self.what)
+                found.append(one)
+                if len(found) > MAX_NUMBERS:
+                    raise TooLargeError(
+                        f"{self.what}: field {number} holds more than {MAX_NUMBERS:,} numbers"
+                    )
         return [n - (1 << 64) if n >= 1 << 63 else n for n in found]
 
     def real(self, number: int, default: float = 0.0) -> float:
@@ -96,7 +104,7 @@ class Message:
 
 
 def fields(data: memoryview, what: str) -> Iterator[tuple[int, int, Value]]:
-    """(field number, wire type, value) one after another."""
+    """(field number, wire type, value) one after another; a run of unpacked floats comes as one packed."""
     at = 0
     while at < len(data):
         began = at
@@ -119,8 +127,36 @@ def fields(data: memoryview, what: str) -> Iterator[tuple[int, int, Value]]:
             raise DamagedFileError(
                 f"{what}: field {number} claims {length:,} bytes, {left:,} are left; cut short?"
             )
+        if kind == FIXED32 and (run := unpacked_run(data, began, at)) > 1:
+            end = began + run * (at + 4 - began)
+            yield number, BYTES, packed(data[began:end], run)
+            at = end
+            continue
         yield number, kind, data[at : at + length]
         at += length
+
+
+def packed(data: memoryview, run: int) -> memoryview:
+    """The floats of a run without their keys."""
+    return memoryview(np.frombuffer(data, np.uint8).reshape(run, -1)[:, -4:].tobytes())
+
+
+def unpacked_run(data: memoryview, began: int, at: int) -> int:
+    """How many floats of one field follow one another from `began` on, each under a key of its own.
+
+    Old writers packed nothing: read float by float, their files would take a thousand times as long.
+    """
+    key, step = bytes(data[began:at]), at + 4 - began
+    most, run, look = (len(data) - began) // step, 1, 1
+    while run < most:
+        look = min(2 * look, most - run)
+        start = began + run * step
+        rows = np.frombuffer(data[start : start + look * step], np.uint8).reshape(look, step)
+        same = (rows[:, : len(key)] == np.frombuffer(key, np.uint8)).all(axis=1)
+        if not same.all():
+            return run + int(same.argmin())
+        run += look
+    return run
 
 
 def varint(data: memoryview, at: int, what: str) -> tuple[int, int]:

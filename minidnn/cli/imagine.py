@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)
     options = ("steps", "rate", "regularisation", "blur_every", "seed")
     wanted = changed(ClassVis(args.target), {name: getattr(args, name) for name in options})
-    wanted = replace(wanted, after_softmax=args.after_softmax)
+    wanted = replace(wanted, after_softmax=args.after_softmax, painted=args.painted)
     if not args.ablation:
         return _one(args, wanted)
     pictures, code = [], 0

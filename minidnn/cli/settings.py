@@ -21,7 +21,8 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         if name not in known:
             raise UsageError(f"no setting {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
     asked = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, **{n: _as_before(n, getattr(settings, n), v) for n, v in asked.items()})  # type: ignore[type-var]
+    like = {name: _like(getattr(settings, name), str(known[name].type)) for name in asked}
+    return replace(settings, **{name: _as(like[name], name, value) for name, value in asked.items()})  # type: ignore[type-var]
 
 
 def from_words(assignments: Iterable[str]) -> dict[str, str]:
@@ -55,7 +56,12 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2] or found[1])
 
 
-def _as_before(name: str, before: Any, value: Any) -> Any:
+def _like(before: Any, annotation: str) -> Any:
+    """An example of what a setting may be: the value it has, but for an empty tuple one of the right kind."""
+    return (0.5,) if before == () and "float" in annotation else before
+
+
+def _as(before: Any, name: str, value: Any) -> Any:
     """The value as the kind that this setting has."""
     try:
         if isinstance(before, tuple):

@@ -28,6 +28,7 @@ class ClassVis:
     blur_every: int = 10  # 0: never
     jitter: int = 16
     after_softmax: bool = False
+    painted: bool = False  # in waves with natural colours instead: another climb, and a richer picture
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,4 +52,13 @@ class ClassVis:
             "smooth": (),
             "seed": self.seed,
         }
+        if self.painted:
+            told |= {
+                "canvas": "fourier",
+                "rule": "adam",
+                "rate": 0.05,
+                "decay": 0.0,
+                "blur": 0.0,
+                "turn": 5.0,
+            }
         return DeepDream(**told | changes)  # type: ignore[arg-type]
