@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import dream, layers
+from benchmarks import dream, layers, weights
 
-RACES = {"dream": dream, "layers": layers}
+RACES = {"dream": dream, "layers": layers, "weights": weights}
 
 
 def main() -> int:

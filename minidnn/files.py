@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minidnn.errors import OutputError
 
-ADVICE = {errno.ENOSPC: "free some space", errno.ENOENT: "make the folder first", errno.EISDIR: "add a name"}
+ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your space",
+    errno.EFBIG: "allow larger files (ulimit -f), or write to another disk",
+    errno.ENOENT: "make the folder first",
+    errno.EISDIR: "add a name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
+STALE = 24 * 3600  # seconds after which nobody is still writing to it
 
 
 @contextmanager
@@ -19,13 +31,17 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """`with replacing("net.h5") as partial:` write to `partial`, which then takes the place of the old file.
 
     Until then the old one stays as it was, also if the disk is full, the power fails or the user has had
-    enough. `partial` lies beside its goal, since only within one disk is a renaming one instant.
+    enough. `partial` lies beside its goal, since only within one disk is a renaming one instant. What a
+    process that was killed has left there is swept away by the next one, a day later.
     """
     path = Path(path)
     partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         partial.touch(exist_ok=False)
+        _sweep(path.parent)
         yield partial
+        with suppress(FileNotFoundError):
+            shutil.copymode(path, partial)  # who may not read the old one may not read the new one
         _flush(partial)
         os.replace(partial, path)
         _flush(path.parent)  # that the name is the new file's must not be lost either
@@ -35,6 +51,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # after a success it is not there any more
             partial.unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Throw away what writers that died long ago left in this folder."""
+    for left in filter(lambda name: PARTIAL.fullmatch(name), os.listdir(folder)):
+        with suppress(OSError):
+            if time.time() - os.lstat(folder / left).st_mtime > STALE:
+                os.unlink(folder / left)
 
 
 def _flush(path: Path) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 
 from minidnn.arrays import Array, synchronize
 from minidnn.entrance import check_seeds, check_weights, fitting_image, named_seeds
-from minidnn.errors import StaleResError, UsageError, WeightsError
+from minidnn.errors import StaleResError, UsageError
 from minidnn.graph import Handle, Node, as_asked, listed, noted
 from minidnn.layers import Conv, Layer, ReLU
-from minidnn.layers.base import as_handed, lacks_weights, reads
+from minidnn.layers.base import as_handed, reads
 from minidnn.params import Weighted
 from minidnn.res import AGAIN, Res
 
@@ -226,8 +226,7 @@ class Net(Weighted):
                 if slot.shape is not None and "train" in (mode, slot.mode):
                     again = f"run again in training it would not be the same: {AGAIN}"
                     raise StaleResError(f"slot {node.name!r} was dropped, and {again}")
-                if lacks_weights(node.layer):
-                    raise WeightsError(f"{node.name!r} has no weights yet, only shapes; draw or load some")
+                self.check_ready(node)
                 wanted.update(node.inputs)
                 nodes.append(node)
         if nodes and self.input in wanted:

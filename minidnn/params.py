@@ -49,6 +49,11 @@ class Weighted(Graph):
         """The layers of which only the shape of the weights is known."""
         return frozenset(node.name for node in self.nodes if lacks_weights(node.layer))
 
+    def check_ready(self, node: Node) -> None:
+        """That the weights of this layer are there, before it runs; a net in a file looks at them first."""
+        if lacks_weights(node.layer):
+            raise WeightsError(f"{node.name!r} has no weights yet, only shapes; draw or load some")
+
     @property
     def dtype(self) -> np.dtype:
         """That of the weights; float32 for a net that has none."""

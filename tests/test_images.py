@@ -30,6 +30,8 @@ from minidnn.errors import (
     UsageError,
 )
 from minidnn.images import VGG, Preprocess
+from minidnn.layers import Conv, ReLU
+from minidnn.net import Net
 from tests.samples import distinct
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff"]
@@ -400,7 +402,7 @@ def test_a_full_disk_leaves_the_old_picture_and_no_rubbish(tmp_path, pixels):
     ran = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
     )
-    assert ran.stdout.strip().endswith("a.png: File too large; choose another place to write to"), ran.stderr
+    assert ran.stdout.strip().endswith("a.png: File too large; allow larger files (ulimit -f), or write to another disk")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -622,3 +624,122 @@ def test_a_larger_picture_shows_the_same_place():
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
 def test_a_landscape_has_any_size(size):
     assert np.isfinite(images.clouds_over_hills(*size)).all()
+
+
+# Into the size and the numbers of published nets
+
+
+def test_fit_makes_the_short_side_so_long_and_cuts_the_middle_out(landscape):
+    fitted = Preprocess(size=(24, 20), resize=30).fit(landscape)  # 60x80 becomes 30x40
+    np.testing.assert_array_equal(fitted, images.resize(landscape, (30, 40), how="bilinear")[:, 3:27, 10:30])
+    tall = Preprocess(size=(24, 20), resize=30).fit(landscape.transpose(0, 2, 1, 3))
+    assert tall.shape == (1, 24, 20, 3)
+
+
+def test_fit_without_resize_squeezes_and_without_a_size_does_nothing(landscape):
+    squeezed = Preprocess(size=(24, 20), interpolation="bicubic").fit(landscape)
+    np.testing.assert_array_equal(squeezed, images.resize(landscape, (24, 20), how="bicubic"))
+    assert Preprocess().fit(landscape) is landscape
+    assert Preprocess(size=(60, 80)).fit(landscape) is landscape
+    assert Preprocess(resize=30).fit(landscape).shape == (1, 30, 40, 3)
+
+
+def test_fit_enlarges_what_is_too_small_and_covers_a_wide_size():
+    tiny = np.zeros((2, 5, 7, 3), np.float32)
+    assert Preprocess(size=(20, 24), resize=21).fit(tiny).shape == (2, 20, 24, 3)
+    assert Preprocess(size=(20, 60), resize=21).fit(tiny).shape == (2, 20, 60, 3), "60 is wider than 21 * 7/5"
+
+
+@settings(deadline=None, max_examples=60)
+@given(*[st.integers(1, 90)] * 4, st.integers(0, 30))
+def test_fit_gives_its_size_whatever_the_picture(h, w, crop_h, crop_w, more):
+    preprocess = Preprocess(size=(crop_h, crop_w), resize=min(crop_h, crop_w) + more)
+    assert preprocess.fit(np.zeros((1, h, w, 1), np.float32)).shape == (1, crop_h, crop_w, 1)
+
+
+def test_a_cut_that_leaves_nothing_or_wants_more_than_there_is_is_refused():
+    for wrong in ({"size": (24, 20), "resize": 19}, {"size": (0, 20)}, {"resize": 0}):
+        with pytest.raises(UsageError, match="nothing, or more than is there"):
+            Preprocess(**wrong)
+    with pytest.raises(UsageError, match="no interpolation 'nearest'; there are bilinear, bicubic, lanczos"):
+        Preprocess(interpolation="nearest")
+
+
+def test_the_presets_are_the_formulas_of_those_who_trained_the_nets(rng):
+    pixels = rng.integers(0, 256, (2, 4, 5, 3)).astype(np.float32)
+    bgr, unit = pixels[..., ::-1], pixels / 255
+    by_hand = {
+        "caffe": bgr - np.array([104, 117, 123]),
+        "vgg": bgr - np.array([103.939, 116.779, 123.68]),
+        "vgg-rgb": pixels - np.array([123.68, 116.779, 103.939]),
+        "torchvision": (unit - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225]),
+        "tf": pixels / 127.5 - 1,
+        "unit": unit,
+        "none": pixels,
+    }
+    assert list(images.PRESETS) == list(by_hand)
+    for name, preprocess in images.PRESETS.items():
+        np.testing.assert_allclose(preprocess.to_net(pixels), by_hand[name], rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(preprocess.to_pixels(by_hand[name]), pixels, atol=1e-3)
+
+
+@pytest.mark.oracle
+def test_fit_is_the_resize_and_the_crop_of_torchvision(landscape):
+    torch = pytest.importorskip("torch")
+    planes = torch.from_numpy(landscape.transpose(0, 3, 1, 2))
+    size = [40, int(40 * 80 / 60)]
+    resized = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True).numpy()
+    wanted = resized.transpose(0, 2, 3, 1)[:, 2:38, 8:44]
+    np.testing.assert_allclose(Preprocess(size=(36, 36), resize=40).fit(landscape), wanted, atol=0.02)
+
+
+# Grey pictures and nets of colours
+
+
+def first_layer(rng, *, pad=0, mean=(10.0, 20.0, 40.0), std=(2.0, 3.0, 5.0)):
+    layers = {"conv": Conv.random(rng, (3, 2), 3, 4, pad=pad), "relu": ReLU()}
+    return Net.chain(layers, preprocess=Preprocess("BGR", mean=mean, std=std, scale=0.5))
+
+
+def answer(net, pixels):
+    return net.forwardto(net.init_res(), "conv", net.preprocess.to_net(pixels))
+
+
+def test_a_folded_net_says_of_a_grey_picture_what_the_first_said_of_three_equal_channels(rng):
+    grey = rng.integers(0, 256, (2, 6, 7, 1)).astype(np.float32)
+    net = first_layer(rng)
+    folded = images.fold_grey(net)
+    assert folded.node("conv").layer.w.shape == (3, 2, 1, 4)
+    assert folded.preprocess.order == "GRAY"
+    np.testing.assert_allclose(answer(folded, grey), answer(net, np.repeat(grey, 3, 3)), rtol=1e-4, atol=1e-3)
+
+
+def test_an_average_of_the_filters_would_be_a_third_of_that(rng):
+    grey = rng.integers(0, 256, (1, 6, 7, 1)).astype(np.float32)
+    net = first_layer(rng, mean=(0.0,), std=(1.0,))
+    layer = net.node("conv").layer
+    averaged = replace(layer, w=layer.w.mean(axis=2, keepdims=True))
+    three = answer(net, np.repeat(grey, 3, 3))
+    np.testing.assert_allclose(3 * averaged.forward(grey * 0.5)[0], three, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(answer(images.fold_grey(net), grey), three, rtol=1e-4, atol=1e-3)
+
+
+def test_at_a_padded_border_folding_is_exact_only_if_all_means_are_equal(rng):
+    grey = rng.integers(0, 256, (1, 6, 7, 1)).astype(np.float32)
+    equal, three_means = first_layer(rng, pad=1, mean=(30.0,)), first_layer(rng, pad=1)
+    for net in (equal, three_means):
+        found, wanted = answer(images.fold_grey(net), grey), answer(net, np.repeat(grey, 3, 3))
+        np.testing.assert_allclose(found[:, 1:-1, 1:-1], wanted[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-3)
+        assert np.allclose(found, wanted, rtol=1e-4, atol=1e-3) == (net is equal)
+
+
+def test_only_a_plain_convolution_of_colours_can_be_folded(rng):
+    with pytest.raises(UsageError, match="only a Conv of three channels can be folded"):
+        images.fold_grey(Net.chain({"relu": ReLU()}))
+    with pytest.raises(UsageError, match="only a Conv of three channels can be folded"):
+        images.fold_grey(Net.chain({"conv": Conv.random(rng, 3, 1, 2)}))
+    pictured = Net.chain(
+        {"conv": Conv.random(rng, 3, 3, 2)}, preprocess=Preprocess(mean=rng.random((4, 5, 3)))
+    )
+    with pytest.raises(UsageError, match="a mean picture in colours cannot be folded"):
+        images.fold_grey(pictured)

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
     )
+    parser.add_argument("--painted", action="store_true", help="in waves, not pixels: richer colours")
     parser.add_argument(
         "--ablation", action="store_true", help=f"one picture each of regularisation {', '.join(ABLATION)}"
     )

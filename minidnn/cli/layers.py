@@ -23,7 +23,9 @@ from minidnn.tables import FORMATS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "net", metavar="NET", help="one that `minidnn nets` lists, or a Python file that makes a `net`"
+        "net",
+        metavar="NET",
+        help="one that `minidnn nets` lists, a weight file (.h5), or a Python file that makes a `net`",
     )
     parser.add_argument("--size", metavar="HxW", help="of the images (those it was made for)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _find(name: str) -> Net:
-    """A net of the zoo, or the one that a Python file makes."""
+    """A net of the zoo, or the one that a weight file holds or a Python file makes."""
     if name in zoo.NETS:
         return zoo.get(name, seed=None)
     path = Path(name)
@@ -54,10 +56,13 @@ def _find(name: str) -> Net:
         raise UsageError(
             f"no net and no file {name!r}; there are {', '.join(zoo.NETS)}{did_you_mean(name, zoo.NETS)}"
         )
+    if path.suffix in (".h5", ".hdf5"):
+        from minidnn import weights  # here, so that the other nets do not wait for h5py
+
+        return weights.load(path)
     if path.suffix != ".py":
-        raise UnsupportedError(
-            f"{name}: a net is read from a Python file that makes a `net`; weight files hold none yet"
-        )
+        advice = f"for other formats run: minidnn weights convert {name}"
+        raise UnsupportedError(f"{name}: a net is read from a weight file (.h5) or a Python file; {advice}")
     try:
         found = runpy.run_path(str(path)).get("net")
     except MinidnnError:

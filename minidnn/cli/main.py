@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from minidnn import __version__
-from minidnn.cli import doctor, dream, imagine, layers, nets, replay, sizes, zoom
+from minidnn.cli import doctor, dream, experiment, imagine, layers, nets, replay, sizes, zoom
 from minidnn.errors import MinidnnError, OutputError
 
 COMMANDS = {
     "dream": dream,
     "imagine": imagine,
     "zoom": zoom,
+    "experiment": experiment,
     "replay": replay,
     "layers": layers,
     "nets": nets,
