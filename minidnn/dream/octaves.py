@@ -5,7 +5,7 @@ What fills a small picture is large on the whole: so a dream gets coarse shapes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -25,7 +25,7 @@ Size = tuple[int, int]
 def dream_in_octaves(
     net: Net,
     picture: Array,
-    objective: Objective,
+    objective: Objective | Callable[[Size], Objective],
     way: Way,
     *,
     steps: int,
@@ -42,7 +42,8 @@ def dream_in_octaves(
     """
     if steps < 1:
         raise UsageError(f"{steps} steps in each octave; give at least 1")
-    sizes = fitting_sizes(net, objective, picture, octaves, factor)
+    whole = picture.shape[1:3]
+    sizes = fitting_sizes(net, at_size(objective, whole), picture, octaves, factor)
     picture = in_floats(picture)
     mask, res, last, first = fitting_mask(way.mask, picture), net.init_res(), resume, 0
     if resume is not None:
@@ -54,7 +55,7 @@ def dream_in_octaves(
         there = replace(way, mask=None if mask is None else sized(mask, size).clip(0, 1))
         if last is None or last.octave != octave:
             state = begun(picture, size, last, there, rng)
-        frames = dream(net, state.start, objective, there, rng=rng, res=res, state=state)
+        frames = dream(net, state.start, at_size(objective, size), there, rng=rng, res=res, state=state)
         for frame in islice(frames, max(0, steps - state.number)):
             last = replace(frame, octave=octave)
             yield last
@@ -69,6 +70,11 @@ def begun(picture: Array, size: Size, last: Frame | None, way: Way, rng: np.rand
     start = start.clip(0, 255)
     numbers = canvas.begin(start) if last is None or canvas.begins_anywhere else last.state.numbers
     return State(start, numbers, None, rng.bit_generator.state, 0)
+
+
+def at_size(objective: Objective | Callable[[Size], Objective], size: Size) -> Objective:
+    """An objective that depends on the size of the picture, as one with a guide does, for this size."""
+    return objective if isinstance(objective, Objective) else objective(size)
 
 
 def octave_sizes(size: Size, octaves: int, factor: float = 1.4) -> list[Size]:

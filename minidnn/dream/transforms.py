@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, cos, radians, sin
+from math import ceil, cos, inf, radians, sin
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class Turn(Transform):
     zoom: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.max_degrees < 0 or not 0 < self.zoom[0] <= self.zoom[1]:
+        if not (0 <= self.max_degrees < inf and 0 < self.zoom[0] <= self.zoom[1] < inf):
             raise UsageError(
                 f"Turn by {self.max_degrees} degrees and {self.zoom}: 0 or more, 0 < low <= high"
             )

@@ -139,11 +139,11 @@ def deepdream(
 ) -> Iterator[Frame]:
     """Dream of this picture (N, H, W, 3), 0..255. The guide has any size, the mask is (1, H, W, 1), 0..1."""
     net = prepared(net, slide=settings.slide)
-    objective = objective_of(net, picture, settings, guide)
+    at_size = partial(objective_at, net, picture, settings, guide)
     return dream_in_octaves(
         net,
         picture,
-        objective,
+        at_size,
         settings.way(mask),
         steps=settings.steps,
         octaves=settings.octaves,
@@ -197,6 +197,13 @@ def objective_of(net: Net, picture: Array, settings: DeepDream, guide: Array | N
         guide=None if shown is None else response(shown),
         original=response(picture),
     )
+
+
+def objective_at(
+    net: Net, picture: Array, settings: DeepDream, guide: Array | None, size: tuple[int, int]
+) -> Objective:
+    """The same for the octave of that size: guides must have the size of the picture."""
+    return objective_of(net, sized(picture, size), settings, guide)
 
 
 def planned(net: Net, picture: Array, settings: DeepDream, objective: Objective) -> Sequence[tuple[int, int]]:

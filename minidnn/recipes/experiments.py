@@ -37,7 +37,7 @@ class Result:
 
     @property
     def sheet(self) -> Array:
-        return sheet(self.pictures, columns=min(4, len(self.pictures)))
+        return sheet(self.pictures, columns=min(5, len(self.pictures)))
 
 
 class Progress(NamedTuple):
@@ -123,9 +123,11 @@ def guide(job: Job, result: Result) -> Iterator[Progress]:
     """A second picture says what to dream of (experiment 2c): the dot product, and Google's best match."""
     if job.guide is None:
         raise UsageError("the experiment 'guide' wants a second picture: --guide PHOTO")
-    for kind in ("norm", "guide", "match"):
-        settings = DeepDream(layers=_late(job), objective=kind)
-        yield from _dream(job, settings, {"norm": "without a guide"}.get(kind, kind), result)
+    opened = job.opened()
+    result.pictures = [("start", to_host(opened.picture)), ("guide", to_host(opened.guide))]
+    layer = three_layers(opened.net)[1]  # late layers dream their own dreams, whatever the guide
+    for kind, name in [("norm", "without it"), ("guide", "dot product"), ("match", "best match")]:
+        yield from _dream(job, DeepDream(layers=(layer,), objective=kind), f"{layer}, {name}", result)
 
 
 def peek(job: Job, result: Result) -> Iterator[Progress]:

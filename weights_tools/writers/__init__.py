@@ -1,0 +1,1 @@
+"""A file for each foreign format that a net can be written to: `write(path, net)`."""
