@@ -8,7 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from minidnn import __version__
-from minidnn.cli import doctor, dream, experiment, imagine, layers, nets, replay, sizes, zoom
+from minidnn.cli import (
+    classify,
+    doctor,
+    dream,
+    evaluate,
+    experiment,
+    imagine,
+    layers,
+    nets,
+    replay,
+    sizes,
+    weights,
+    zoom,
+)
 from minidnn.errors import MinidnnError, OutputError
 
 COMMANDS = {
@@ -19,6 +32,9 @@ COMMANDS = {
     "replay": replay,
     "layers": layers,
     "nets": nets,
+    "weights": weights,
+    "classify": classify,
+    "evaluate": evaluate,
     "sizes": sizes,
     "doctor": doctor,
 }

@@ -119,5 +119,6 @@ PRESETS = {
         scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=(224, 224), resize=256
     ),
     "tf": Preprocess(scale=1 / 127.5, mean=(1.0,), size=(224, 224)),
+    "unit": Preprocess(scale=1 / 255),
     "none": Preprocess(),
 }

@@ -1,0 +1,138 @@
+"""`minidnn classify`: what a net sees in photos, with the five likeliest names for each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from minidnn import images, weights
+from minidnn.arrays import Array
+from minidnn.errors import MismatchError, UsageError
+from minidnn.images import Preprocess
+from minidnn.layers import Sigmoid, Softmax
+from minidnn.layers.base import lacks_weights
+from minidnn.net import Net
+from minidnn.weights.classes import class_names
+
+BAR = 30  # characters of a certainty
+MANY = 5  # photos from which on a bar shows how far it is
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="pictures")
+    add_net_arguments(parser)
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many names for each (5)")
+    parser.add_argument("--json", action="store_true", help="for other programs")
+    parser.add_argument("--input-picture", metavar="FILE", help="save what the net gets to see")
+
+
+def add_net_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `evaluate` wants to know too."""
+    parser.add_argument("--net", required=True, metavar="NET.h5", help="as minidnn weights convert made it")
+    parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
+    parser.add_argument(
+        "--grey",
+        choices=("replicate", "fold"),
+        help="see the photos in grey: as three equal channels, or as one, with the first filters summed",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.top < 1:
+        raise UsageError(f"--top {args.top}: give at least 1")
+    classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey)
+    answers = []
+    for photo in tqdm(args.photos, disable=True if len(args.photos) < MANY else None, unit="photo"):
+        fitted = classifier.fitted(photo)
+        if args.input_picture:
+            images.save(_numbered(args.input_picture, photo, len(args.photos)), classifier.seen(fitted))
+        answers.append({"file": photo, "top": classifier.top(classifier.probabilities(fitted)[0], args.top)})
+    if args.json:
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+        return 0
+    for answer in answers:
+        print("\n".join(told(answer)))
+    if not classifier.names:
+        print("these are numbers of classes: this net has no names for them; --classes FILE gives them")
+    return 0
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A net, how it wants to see pictures, and what it calls what it sees."""
+
+    net: Net
+    preprocess: Preprocess
+    names: tuple[str, ...]
+    in_grey: bool = False
+
+    @classmethod
+    def from_file(cls, path: str, *, classes: str | None = None, grey: str | None = None) -> Classifier:
+        return cls.of(weights.load(path), path, classes=classes, grey=grey)
+
+    @classmethod
+    def of(cls, net: Net, what: str, *, classes: str | None = None, grey: str | None = None) -> Classifier:
+        missing = [node.name for node in net.nodes if lacks_weights(node.layer)]
+        if missing:
+            raise UsageError(f"{what}: {missing[0]!r} has no weights; convert the file of the whole net")
+        if grey == "fold" and net.preprocess is not None and net.preprocess.order != "GRAY":
+            net = images.fold_grey(net)
+        if not isinstance(net.preprocess, Preprocess):
+            advice = "convert it again with --preprocessing"
+            raise UsageError(f"{what}: says nothing of how pictures become what it sees; {advice}")
+        names = class_names(classes) if classes else tuple(net.classes)
+        return cls(net, net.preprocess, names, in_grey=grey is not None or net.preprocess.order == "GRAY")
+
+    def fitted(self, photo: str | Path) -> Array:
+        """The photo (1, h, w, c) in the size and the channels of the net, 0..255."""
+        pixels = images.load(photo, colour=not self.in_grey)
+        if pixels.shape[3] < self.preprocess.channels:
+            pixels = np.repeat(pixels, self.preprocess.channels, axis=3)
+        return self.preprocess.fit(pixels)
+
+    def seen(self, fitted: Array) -> Array:
+        """What the net gets to see, as a picture again."""
+        return self.preprocess.to_pixels(self.preprocess.to_net(fitted))
+
+    def probabilities(self, fitted: Array) -> Array:
+        """(N, K): the last layer's answers, made probabilities if it gives scores; a map is averaged."""
+        net, x = self.net, self.preprocess.to_net(fitted)
+        last = net.nodes[-1]
+        answers = net.forwardto(net.init_res(), last.name, x, keep=()).mean(axis=(1, 2))
+        if not isinstance(last.layer, Softmax | Sigmoid):
+            answers = Softmax().forward(answers[:, None, None])[0][:, 0, 0]
+        if self.names and len(self.names) != answers.shape[1]:
+            found = f"{len(self.names)} names of classes for {answers.shape[1]} answers"
+            raise MismatchError(f"{found}; give the --classes of this net")
+        return answers
+
+    def top(self, probabilities: Array, count: int) -> list[dict[str, object]]:
+        """The likeliest, best first."""
+        best = np.argsort(-probabilities, kind="stable")[:count]
+        return [
+            {"index": int(i), "name": self.name(int(i)), "probability": float(probabilities[i])} for i in best
+        ]
+
+    def name(self, index: int) -> str:
+        return self.names[index] if self.names else str(index)
+
+
+def told(answer: dict) -> list[str]:
+    """A photo and its names, with a bar for each."""
+    width = min(50, max(len(entry["name"]) for entry in answer["top"]))
+    lines = [answer["file"]]
+    for entry in answer["top"]:
+        bar = "█" * round(BAR * entry["probability"])
+        lines.append(f"  {entry['name'][:width]:<{width}} {entry['probability']:7.2%} {bar}".rstrip())
+    return lines
+
+
+def _numbered(path: str, photo: str, count: int) -> Path:
+    """One picture gets the name as it is, each of several that of its photo too."""
+    goal = Path(path)
+    return goal if count == 1 else goal.with_stem(f"{goal.stem}-{Path(photo).stem}")

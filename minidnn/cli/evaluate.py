@@ -1,0 +1,119 @@
+"""`minidnn evaluate`: how often a net is wrong about a folder of photos, at its first answer and in five."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from minidnn.cli.classify import Classifier, add_net_arguments
+from minidnn.errors import FileFormatError, UsageError, did_you_mean
+
+PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+BATCH = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", help="sub-folders named by classes or their numbers, or photos named 0123_anything.jpg"
+    )
+    add_net_arguments(parser)
+    parser.add_argument(
+        "--labels", metavar="FILE", help="lines 'photo class': the class by its number or name"
+    )
+    parser.add_argument("--json", action="store_true", help="for other programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey)
+    labels = labelled(Path(args.folder), args.labels, classifier.names)
+    result = errors(classifier, labels)
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{result['photos']} photos of {len(set(labels.values()))} classes")
+    for top in (1, 5):
+        wrong = result[f"top{top}_errors"]
+        print(f"top-{top} error {wrong / result['photos']:6.2%}   ({wrong} of {result['photos']} wrong)")
+    return 0
+
+
+def errors(classifier: Classifier, labels: dict[Path, int]) -> dict[str, int]:
+    """How many of the photos are not the first answer, and not among the first five.
+
+    Top-5 is kinder, and fairer: a photo has several things in it, and names of classes are near each other.
+    """
+    wrong = {1: 0, 5: 0}
+    batch: list[tuple[np.ndarray, int]] = []
+    with tqdm(total=len(labels), unit="photo", disable=None) as bar:
+        for number, (photo, label) in enumerate(labels.items(), start=1):
+            fitted = classifier.fitted(photo)
+            if batch and batch[-1][0].shape != fitted.shape:
+                _judge(classifier, batch, wrong)
+                batch = []
+            batch.append((fitted, label))
+            if len(batch) == BATCH or number == len(labels):
+                _judge(classifier, batch, wrong)
+                batch = []
+            bar.update()
+    return {"photos": len(labels), "top1_errors": wrong[1], "top5_errors": wrong[5]}
+
+
+def _judge(classifier: Classifier, batch: list[tuple[np.ndarray, int]], wrong: dict[int, int]) -> None:
+    probabilities = classifier.probabilities(np.concatenate([fitted for fitted, _ in batch]))
+    for row, (_, label) in zip(probabilities, batch, strict=True):
+        if label >= len(row):
+            raise UsageError(f"class number {label} among the labels, and the net has {len(row)}; wrong net?")
+        best = np.argsort(-row, kind="stable")[:5]
+        wrong[1] += int(best[0] != label)
+        wrong[5] += int(label not in best)
+
+
+def labelled(folder: Path, file: str | None, names: tuple[str, ...]) -> dict[Path, int]:
+    """Each photo with the number of its class: by a file, by its sub-folder, or by its own name."""
+    if not folder.is_dir():
+        raise FileFormatError(f"{folder}: no such folder; give one with photos")
+    if file is not None:
+        return _by_file(folder, Path(file), names)
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS)
+    if not photos:
+        raise FileFormatError(f"{folder}: no photos in it ({', '.join(PHOTOS)})")
+    labels = {}
+    for photo in photos:
+        if photo.parent == folder:
+            number = re.match(r"(\d+)(?=[_.-])", photo.name)
+            if number is None:
+                advice = "begin with its class number (0123_cat.jpg), use sub-folders, or give --labels"
+                raise UsageError(f"{photo}: of which class? Let its name {advice}")
+            labels[photo] = int(number[1])
+        else:
+            labels[photo] = _number_of(photo.relative_to(folder).parts[0], names, str(photo.parent))
+    return labels
+
+
+def _by_file(folder: Path, file: Path, names: tuple[str, ...]) -> dict[Path, int]:
+    if not file.is_file():
+        raise FileFormatError(f"{file}: no such file; --labels wants lines 'photo class'")
+    labels = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            photo, _, label = line.strip().partition("\t" if "\t" in line else " ")
+            labels[folder / photo] = _number_of(label.strip(), names, f"{file}, line {number}")
+    if not labels:
+        raise FileFormatError(f"{file}: no lines in it; --labels wants lines 'photo class'")
+    return labels
+
+
+def _number_of(label: str, names: tuple[str, ...], where: str) -> int:
+    """A class by its number, its name, or the first of its names (`tench, Tinca tinca`)."""
+    if label.isdigit():
+        return int(label)
+    for number, name in enumerate(names):
+        if label.lower() in (name.lower(), name.split(",")[0].lower(), name.replace(" ", "_").lower()):
+            return number
+    known = ", ".join(names[:3]) + " …" if names else "no names at all: use numbers, or --classes FILE"
+    raise UsageError(f"{where}: no class {label!r}; the net has {known}{did_you_mean(label, names)}")

@@ -1,0 +1,240 @@
+"""How pictures become what a converted net wants to see: what is known, why, and never a guess.
+
+In this order: what the user says, what the file says, filters that were published and are known by their
+first numbers, and what all files of one format and one net have in common.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidnn import weights
+from minidnn.errors import (
+    DamagedFileError,
+    FileFormatError,
+    MinidnnError,
+    ShapeError,
+    UsageError,
+    did_you_mean,
+)
+from minidnn.images import PRESETS, Preprocess
+from minidnn.layers import Conv
+from minidnn.net import Net
+from minidnn.weights.typed import built
+from weights_tools.foreign import Foreign
+
+WORDS = {
+    "caffe": "BGR minus 104, 117, 123: Caffe's AlexNet, GoogLeNet, SqueezeNet",
+    "vgg": "BGR minus 103.939, 116.779, 123.68: VGG of Caffe and Keras, ResNet of Keras",
+    "vgg-rgb": "the same in RGB: VGG of MatConvNet",
+    "torchvision": "RGB / 255, minus mean, over deviation: all of torchvision",
+    "tf": "RGB / 127.5 - 1: Keras' Inception and MobileNet",
+    "unit": "pixels / 255: digits, denoisers",
+    "none": "pixels 0..255 as they are",
+}
+VGGS = {"vgg11", "vgg13", "vgg16", "vgg19"}
+SQUEEZENETS = {"squeezenet1.0", "squeezenet1.1"}
+CAFFES = {"alexnet", "caffenet", "googlenet", "nin", "zfnet"} | SQUEEZENETS
+
+# (the format begins with, the nets) → the convention that all such files follow
+FORMATS = [
+    ("Caffe", VGGS, "vgg"),
+    ("Caffe", CAFFES, "caffe"),
+    ("Keras", VGGS | {"resnet50"}, "vgg"),
+    ("Keras", SQUEEZENETS, "caffe"),
+    ("PyTorch", VGGS | SQUEEZENETS | {"resnet18", "resnet50"}, "torchvision"),
+]
+MAX_TEXT = 1 << 20  # bytes of a file of settings
+
+
+class Published(NamedTuple):
+    """Filters known by sight: the first biases, and the first filter's first tap, a number a channel."""
+
+    bias: tuple[float, ...]
+    tap: tuple[float, ...]
+    whose: str
+    preset: str
+    reversed_preset: str | None = None  # of the same filters with their channels the other way round
+
+
+PUBLISHED = [
+    Published((0.73429835, 0.09340367, 0.06775674), (0.42947057,), "VGG-16 of its authors", "vgg", "vgg-rgb"),
+    Published(
+        (-0.01437416, 0.16094312, -0.01655726), (0.25723463,), "SqueezeNet 1.1 of its authors", "caffe"
+    ),
+    Published(
+        (0.7685886, 0.04954012, -0.01590956), (0.12091065,), "SqueezeNet 1.1 of torchvision", "torchvision"
+    ),
+]
+
+
+class Choice(NamedTuple):
+    """A preprocessing, why it is this one, and the size of the pictures of its convention."""
+
+    preprocess: Preprocess
+    why: str
+    usual_size: tuple[int, int] | None = None
+
+
+def chosen(
+    foreign: Foreign, net: Net, arch: str | None, said: str | None, *, has_mean_picture: bool = False
+) -> Choice:
+    """What the net wants to see, or an error that asks. A mean picture is put in later."""
+    if said is not None:
+        found = read_said(said)
+        return Choice(sized(found, net), f"--preprocessing {said}", found.size)
+    if foreign.preprocess is not None:
+        return Choice(
+            _cut_like_caffe(foreign.preprocess, foreign.format), f"the {foreign.format} file says so"
+        )
+    if seen := by_sight(net):
+        return _preset(seen[0], net, f"its first filters are those of {seen[1]}")
+    for start, nets, preset in FORMATS:
+        if foreign.format.startswith(start) and arch in nets:
+            return _preset(preset, net, f"so all {arch} files of {start} want it")
+    if has_mean_picture and foreign.format.startswith("Caffe"):
+        order = "GRAY" if channels_of(net) == 1 else "BGR"
+        return Choice(sized(Preprocess(order), net), f"{order}, as Caffe's tools write pictures")
+    raise UsageError(_asking(foreign.format, channels_of(net)))
+
+
+def _preset(name: str, net: Net, why: str) -> Choice:
+    return Choice(sized(PRESETS[name], net), f"{name}: {why}", PRESETS[name].size)
+
+
+def _cut_like_caffe(preprocess: Preprocess, format: str) -> Preprocess:
+    """Caffe's nets were trained on the middles of pictures of 256 pixels, which no file says."""
+    is_cut = format.startswith("Caffe") and preprocess.resize is None and preprocess.size is not None
+    if is_cut and 197 <= min(preprocess.size or (0,)) <= 256:
+        return replace(preprocess, resize=256)
+    return preprocess
+
+
+def by_sight(net: Net) -> tuple[str, str] | None:
+    """The convention of published filters, and whose they are."""
+    first = next((node.layer for node in net.nodes if isinstance(node.layer, Conv)), None)
+    if first is None or first.b is None or first.w.shape[2] != 3:
+        return None
+    tap = first.w[0, 0, :, 0]
+    for known in PUBLISHED:
+        bias = first.b[: len(known.bias)]
+        if bias.shape != (len(known.bias),) or not np.allclose(bias, known.bias, rtol=2e-3):
+            continue
+        if np.allclose(tap[: len(known.tap)], known.tap, rtol=2e-3):
+            return known.preset, known.whose
+        if known.reversed_preset and np.allclose(tap[::-1][: len(known.tap)], known.tap, rtol=2e-3):
+            return known.reversed_preset, f"{known.whose}, in RGB"
+    return None
+
+
+def _asking(format: str, channels: int | None) -> str:
+    """What there is to choose from, for images of so many channels."""
+    fitting = [name for name, preset in PRESETS.items() if channels != 1 or np.size(preset.mean) == 1]
+    lines = [f"  --preprocessing {name:<12} {WORDS[name]}" for name in fitting]
+    lines.append(
+        "  --preprocessing FILE         .toml or .json (order, scale, mean, std, size, resize), or a .h5"
+    )
+    reason = "does not say what its net wants to see, and a wrong guess would show only in bad answers"
+    return "\n".join([f"this {format} file {reason}; say what it was trained on:", *lines])
+
+
+def sized(preprocess: Preprocess, net: Net) -> Preprocess:
+    """For the images that this net was made for: a crop of about 7/8 stays one, any other size is exact."""
+    channels = channels_of(net)
+    same_for_all = np.size(preprocess.mean) == np.size(preprocess.std) == 1
+    if channels == 1 and same_for_all:
+        preprocess = replace(preprocess, order="GRAY")
+    if channels is not None and channels != preprocess.channels:
+        what = f"{preprocess.order} has {preprocess.channels} channels, the net reads {channels}"
+        raise UsageError(f"{what}; give --preprocessing unit, none, or a FILE with order, scale and mean")
+    if net.input_shape is None:
+        return preprocess
+    size, short = net.input_shape[:2], preprocess.resize
+    fits = short is not None and min(size) <= short <= 1.3 * min(size)
+    return replace(preprocess, size=size, resize=short if fits else None)
+
+
+def channels_of(net: Net) -> int | None:
+    """Of the images that the net reads."""
+    if net.input_shape is not None:
+        return net.input_shape[2]
+    readers = [n.layer for n in net.nodes if net.input in n.inputs and isinstance(n.layer, Conv)]
+    return readers[0].w.shape[2] * readers[0].groups if readers else None
+
+
+def read_said(said: str) -> Preprocess:
+    """A preset by name, or what a file of settings or a weight file of ours says."""
+    if said in PRESETS:
+        return PRESETS[said]
+    path = Path(said)
+    if not path.is_file():
+        near = did_you_mean(said, PRESETS)
+        raise UsageError(
+            f"--preprocessing {said}: no such file, and no preset; there are {', '.join(PRESETS)}{near}"
+        )
+    if path.suffix.lower() not in (".toml", ".json"):
+        found = weights.load(path).preprocess
+        if not isinstance(found, Preprocess):
+            raise UsageError(
+                f"--preprocessing {said}: that file says nothing of its preprocessing; name another"
+            )
+        return found
+    return from_settings(_parsed(path), said)
+
+
+def _parsed(path: Path) -> Mapping[str, Any]:
+    if path.stat().st_size > MAX_TEXT:
+        raise FileFormatError(f"{path}: too long for a few settings; name another file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path}: {error}; mend it") from None
+    if not isinstance(found, dict):
+        raise FileFormatError(f'{path}: no settings in it; write order = "RGB", mean = [1, 2, 3] and so on')
+    return found
+
+
+def from_settings(settings: Mapping[str, Any], where: str) -> Preprocess:
+    """order, scale, mean, std, size, resize, interpolation: as `Preprocess` has them; lists become tuples."""
+    known = [field.name for field in fields(Preprocess)]
+    for name in settings:
+        if name not in known:
+            raise UsageError(
+                f"{where}: no setting {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    ready = {
+        name: [value] if name in ("mean", "std") and isinstance(value, int | float) else value
+        for name, value in settings.items()
+    }
+    try:
+        return built(Preprocess, ready)
+    except MinidnnError as error:
+        raise type(error)(f"{where}: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}; mend it") from None
+
+
+def with_mean_picture(preprocess: Preprocess, picture: np.ndarray) -> Preprocess:
+    """The mean picture (H, W, C) of Caffe in the place of the mean, its middle cut to the net's size.
+
+    So Caffe does it too: pictures get the size of the mean, and then both are cut.
+    """
+    if picture.ndim != 3 or picture.shape[2] != preprocess.channels:
+        raise ShapeError(f"the mean picture is {picture.shape}, wanted (h, w, {preprocess.channels})")
+    h, w = preprocess.size or picture.shape[:2]
+    top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
+    if top < 0 or left < 0:
+        raise ShapeError(
+            f"the mean picture is {picture.shape[:2]}, the net sees {(h, w)}; --input-size smaller"
+        )
+    mean = np.ascontiguousarray(picture[top : top + h, left : left + w], np.float32)
+    short = min(picture.shape[:2]) if (top or left) else None
+    return replace(preprocess, mean=mean, size=(h, w), resize=short)

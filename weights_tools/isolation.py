@@ -1,0 +1,120 @@
+"""The wall: foreign files are read in a process of their own, with little memory, little time and no way out.
+
+What comes back is a sentence, or a file in our own format that the strict reader opens afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from minidnn import errors
+from minidnn.errors import ConverterCrashed, MinidnnError, TooLargeError
+
+BASE_MEMORY = 3 << 29  # bytes: Python, NumPy, SciPy and HDF5, and a picture on its way through the net
+MEMORY_PER_BYTE = 4  # of the file
+BASE_SECONDS = 120
+SECONDS_PER_MIB = 2
+HANDED_ON = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+ERRORS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, MinidnnError)
+}
+
+
+def limits_for(paths: Sequence[Path]) -> dict[str, int]:
+    """What reading files of this size may cost; a fraction of it is enough for honest ones."""
+    size = sum(path.stat().st_size for path in paths)
+    seconds = BASE_SECONDS + SECONDS_PER_MIB * (size >> 20)
+    memory = BASE_MEMORY + MEMORY_PER_BYTE * size
+    return {"memory": memory, "cpu_seconds": seconds, "file_size": memory, "seconds": 3 * seconds}
+
+
+def run_job(job: dict[str, Any], folder: Path, limits: dict[str, int]) -> dict[str, Any]:
+    """Do the job in a process whose home is that folder; what it says, or the error that it met."""
+    written = folder / "job.json"
+    written.write_text(json.dumps(job | {"limits": limits}), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "weights_tools._worker", str(written)]
+    with (folder / "said.txt").open("wb") as said:
+        process = subprocess.Popen(
+            command, cwd=folder, env=_environment(folder), stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
+        try:
+            code = process.wait(limits["seconds"])
+        except subprocess.TimeoutExpired:
+            raise ConverterCrashed(
+                f"{job['what']}: not done after {limits['seconds']} s, so stopped; a damaged file?"
+            ) from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return _understood(job, code, folder)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Nothing that is a secret, but the way to the same modules; one thread keeps memory foreseeable."""
+    handed = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    modules = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
+    own = {"PYTHONPATH": modules, "TMPDIR": str(folder), "TEMP": str(folder), "PYTHONUTF8": "1"}
+    return handed | own | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def _understood(job: dict[str, Any], code: int, folder: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    if code == 0 and "result" in answer:
+        return answer["result"]
+    if "error" in answer:
+        raise revived(answer)
+    last = (folder / "said.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    words = f" (its last words: {last[0][:200]})" if last else ""
+    raise ConverterCrashed(
+        f"{job['what']}: the reader process {_end(code)}{words}; a damaged or hostile file?"
+    )
+
+
+def _end(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code == 0xC0000005 or code == -0x3FFFFFFB:  # Windows' access violation
+        return "died (access violation)"
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"died ({name}{', out of time' if name in ('SIGXCPU', 'SIGKILL') else ''})"
+    return f"ended with exit code {code}"
+
+
+def revived(answer: dict[str, Any]) -> MinidnnError:
+    """The error that the other process met, of the same class."""
+    kind = ERRORS.get(answer["error"], ConverterCrashed)
+    error = kind(answer["words"])
+    for note in answer.get("notes", ()):
+        error.add_note(note)
+    return error
+
+
+def buried(error: BaseException, what: str) -> dict[str, Any]:
+    """An error as it goes back through the wall; one that nobody foresaw is our fault or the file's."""
+    if isinstance(error, MemoryError):
+        error = TooLargeError(
+            f"{what}: needs more memory than a file of this size should; damaged or hostile"
+        )
+    elif isinstance(error, RecursionError):
+        error = errors.DamagedFileError(f"{what}: nested deeper than any net; fetch it again")
+    elif not isinstance(error, MinidnnError):
+        words = f"{what}: the reader failed ({type(error).__name__}: {error}); damaged? --in-process --debug"
+        error = ConverterCrashed(f"{words} shows where")
+    notes = [str(note) for note in getattr(error, "__notes__", ())]
+    return {"error": type(error).__name__, "words": str(error), "notes": notes}
