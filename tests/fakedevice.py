@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -123,12 +123,24 @@ class FakeLibrary:
         if name not in NAMES:
             raise AttributeError(f"CuPy has no {name!r}, so code for both libraries must do without")
         found = getattr(np, name)
+        if isinstance(found, ModuleType):
+            return FakeModule(found)
         return _wrapped(found) if callable(found) and not isinstance(found, type) else found
 
     @staticmethod
     def asarray(value, dtype=None):
         """The way from the host onto the device, as in CuPy."""
         return FakeArray(np.asarray(value.host if isinstance(value, FakeArray) else value, dtype))
+
+
+class FakeModule:
+    """A part of the library, such as xp.fft; CuPy's has the names of NumPy's there."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        return _wrapped(getattr(self.module, name))
 
 
 FakeArray.__xp__ = FakeLibrary()

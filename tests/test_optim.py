@@ -9,18 +9,34 @@ import pytest
 
 from minidnn.arrays import to_device, to_host
 from minidnn.errors import DeviceError, ShapeError, UsageError
-from minidnn.optim import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimiser, RMSProp, SlideMomentum
+from minidnn.optim import (
+    LBFGS,
+    SGD,
+    AdaGrad,
+    Adam,
+    MeanAbs,
+    Momentum,
+    Nesterov,
+    Optimiser,
+    RMSProp,
+    SlideMomentum,
+    UnitNorm,
+)
 from tests.fakedevice import fake
 
 ALL = [
     SGD(0.1),
+    MeanAbs(0.1),
+    UnitNorm(0.1),
     SlideMomentum(0.1, alpha=0.7),
     Momentum(0.1, alpha=0.7),
     Nesterov(0.1, alpha=0.7),
     AdaGrad(0.1),
     RMSProp(0.1, decay=0.8),
     Adam(0.1, beta1=0.8, beta2=0.95),
+    LBFGS(0.1, pairs=3),
 ]
+REMEMBERING = [optimiser for optimiser in ALL if not isinstance(optimiser, SGD | MeanAbs | UnitNorm)]
 each = pytest.mark.parametrize("optimiser", ALL, ids=lambda optimiser: type(optimiser).__name__)
 
 
@@ -92,6 +108,79 @@ def test_epsilon_is_added_to_the_root_not_under_it():
     assert worked(Adam(1.0, epsilon=1.0), [3]) == pytest.approx([-3 / (3 + 1)])
 
 
+def test_a_mean_step_is_the_rate_on_average_over_what_has_a_gradient():
+    # |-6| + |2| + |4| = 12 over three coordinates: a mean of 4
+    step = MeanAbs(2.0).step(np.array([-6.0, 0.0, 2.0, 4.0]))[0]
+    np.testing.assert_allclose(step, [3, 0, -1, -2])
+
+
+def test_a_unit_step_is_as_long_as_the_rate():
+    np.testing.assert_allclose(UnitNorm(2.0).step(np.array([3.0, -4.0]))[0], [-1.2, 1.6])
+
+
+@pytest.mark.parametrize("optimiser", [MeanAbs(0.5), UnitNorm(0.5)], ids=["MeanAbs", "UnitNorm"])
+def test_these_steps_do_not_care_how_loud_the_gradient_is(optimiser):
+    grad = np.random.default_rng(5).standard_normal(7)
+    for loudness in (1e-12, 1e12):
+        np.testing.assert_allclose(optimiser.step(loudness * grad)[0], optimiser.step(grad)[0])
+
+
+def descended(optimiser, stretch, theta, count):
+    """Where the minimum of ½ Σ stretch θ² is looked for."""
+    state = None
+    for _ in range(count):
+        step, state = optimiser.step(stretch * theta, state)
+        theta = theta + step
+    return theta
+
+
+def test_lbfgs_finds_the_bottom_of_a_long_valley_where_plain_steps_crawl():
+    stretch, start = np.geomspace(1, 1e3, 12), np.linspace(1, 2, 12)
+    newton = descended(LBFGS(1.0), stretch, start, 100)
+    plain = descended(SGD(1.9 / 1e3), stretch, start, 100)  # as fast as it can without flying out
+    heights = [float((stretch * theta * theta).sum()) for theta in (newton, plain)]
+    assert heights[0] < 1e-8 < 1 < heights[1], heights
+
+
+def test_lbfgs_is_bfgs_while_it_remembers_everything():
+    """Nocedal & Wright 2006, (6.17): H ← (I - s yᵀ/sᵀy) H (I - y sᵀ/sᵀy) + s sᵀ/sᵀy, begun at sᵀy/yᵀy I."""
+    rng = np.random.default_rng(6)
+    a = rng.standard_normal((5, 5))
+    hessian, theta, pairs, state = a @ a.T + np.eye(5), rng.standard_normal(5), [], None
+    for _ in range(6):
+        grad = hessian @ theta
+        step, state = LBFGS(0.3, pairs=9).step(grad, state)
+        if pairs:
+            s, y = pairs[-1]
+            inverse = np.eye(5) * (s @ y) / (y @ y)
+            for s, y in pairs:
+                turn = np.eye(5) - np.outer(s, y) / (s @ y)
+                inverse = turn @ inverse @ turn.T + np.outer(s, s) / (s @ y)
+            np.testing.assert_allclose(step, -0.3 * inverse @ grad, rtol=1e-8)
+        pairs.append((step, hessian @ (theta + step) - grad))
+        theta = theta + step
+
+
+def test_the_first_step_of_lbfgs_is_the_rate_on_average():
+    assert worked(LBFGS(0.5), [-1e6]) == [0.5]
+
+
+def test_lbfgs_remembers_so_many_pairs_and_no_more():
+    state, rng = None, np.random.default_rng(7)
+    stretch, theta = rng.uniform(1, 9, 20), rng.standard_normal(20)
+    for number in range(12):
+        step, state = LBFGS(0.1, pairs=4).step(stretch * theta, state)
+        theta = theta + step
+        assert len(state["past"]) == min(number, 4)
+
+
+def test_lbfgs_takes_no_notice_of_a_slope_that_bends_the_other_way():
+    _, state = LBFGS(0.5).step(np.array([1.0, 2.0]))
+    step, state = LBFGS(0.5).step(np.array([3.0, 5.0]), state)  # steeper, the farther down
+    assert state["past"] == []
+    np.testing.assert_allclose(step, -0.5 * np.array([3, 5]) / 4)
+
+
 @each
 def test_steps_lead_downhill(optimiser):
     stretch = np.array([1.0, 9.0])
@@ -114,22 +203,31 @@ def test_neither_gradient_nor_state_is_changed(optimiser):
     grads.flags.writeable = False
     state = None
     for grad in grads:
-        for value in (state or {}).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
+        for array in arrays_in(state):
+            array.flags.writeable = False
         again = optimiser.step(grad, state)[0]
         step, state = optimiser.step(grad, state)
         np.testing.assert_array_equal(step, again)
 
 
+def arrays_in(state):
+    """All that a state holds on to."""
+    if isinstance(state, np.ndarray):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from arrays_in(part)
+
+
 @each
-def test_the_state_does_not_share_memory_with_the_gradient(optimiser):
+def test_the_state_shares_memory_with_neither_the_gradient_nor_the_step(optimiser):
     grads = np.random.default_rng(3).standard_normal((4, 5))
     buffer, state, steps = np.empty(5), None, []
     for grad in grads:
         buffer[:] = grad  # as an engine does that uses its arrays again
         step, state = optimiser.step(buffer, state)
         steps.append(step.copy())
+        step[:] = 0  # as one does who takes half of it, in place
     np.testing.assert_array_equal(steps, steps_for(optimiser, grads))
 
 
@@ -139,7 +237,8 @@ def test_the_dtype_stays(optimiser, dtype):
     step, state = optimiser.step(np.ones(3, dtype))
     step, state = optimiser.step(np.ones(3, dtype), state)
     assert step.dtype == dtype
-    assert all(value.dtype == dtype for value in (state or {}).values() if isinstance(value, np.ndarray))
+    step, state = optimiser.step(np.arange(3).astype(dtype), state)
+    assert step.dtype == dtype and all(array.dtype == dtype for array in arrays_in(state))
 
 
 @each
@@ -154,7 +253,7 @@ def test_a_gradient_of_zeros_moves_nothing(optimiser):
     assert not np.any(steps_for(optimiser, np.zeros((3, 2))))
 
 
-@pytest.mark.parametrize("optimiser", ALL[1:], ids=lambda optimiser: type(optimiser).__name__)
+@pytest.mark.parametrize("optimiser", REMEMBERING, ids=lambda optimiser: type(optimiser).__name__)
 def test_a_state_of_another_shape_or_device_is_refused(optimiser):
     state = optimiser.step(np.ones(3))[1]
     with pytest.raises(ShapeError, match=r"state of \(3,\), gradient of \(2,\); start again"):
@@ -166,9 +265,17 @@ def test_a_state_of_another_shape_or_device_is_refused(optimiser):
 @each
 def test_settings_out_of_range_are_refused(optimiser):
     for field in fields(optimiser):
+        if field.name == "pairs":
+            continue
         for wrong in [-0.1, float("nan"), float("inf")] + [1.0] * (field.name not in ("rate", "epsilon")):
             with pytest.raises(UsageError, match=f"{type(optimiser).__name__} got {field.name}={wrong}"):
                 replace(optimiser, **{field.name: wrong})
+
+
+@pytest.mark.parametrize("pairs", [0, -3, 2.5, float("nan"), float("inf")])
+def test_a_count_of_pairs_that_is_none(pairs):
+    with pytest.raises(UsageError, match=f"LBFGS got pairs={pairs}; wanted a whole number above 0"):
+        LBFGS(pairs=pairs)
 
 
 def test_a_negative_rate_is_told_how_to_climb():

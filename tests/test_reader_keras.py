@@ -691,7 +691,7 @@ def test_an_archive_that_unpacks_to_more_than_it_could_hold_is_refused(tmp_path)
     path = write_archive(
         tmp_path / "m.keras", graph(layers, outputs), weights, compression=zipfile.ZIP_DEFLATED
     )
-    with pytest.raises(TooLargeError, match=r"model\.weights\.h5"):
+    with pytest.raises(TooLargeError, match="unpacks to"):
         read(path)
 
 

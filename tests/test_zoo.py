@@ -63,7 +63,7 @@ def test_every_net_has_the_parameters_of_its_paper():
 def test_of_every_net_something_is_known(name):
     net, about = zoo.get(name, seed=None), zoo.ABOUT[name]
     assert all(about) and len(about.words) < 50
-    if net.preprocess is not None:
+    if net.preprocess is not None and net.input_shape is not None:
         assert net.preprocess.size == net.input_shape[:2]
         assert net.preprocess.channels == net.input_shape[2]
 

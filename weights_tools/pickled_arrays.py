@@ -42,7 +42,8 @@ def plain_dtype(code: Any, order: Any, what: str) -> np.dtype:
     if found and found[2] == "O":
         raise UnsafeFileError(f"{what}: holds Python objects, not numbers; save plain arrays")
     if not found or found[2] + found[3] not in NUMBERS:
-        raise UnsupportedError(f"{what}: holds numbers of type {str(code)[:20]!r}; save floats")
+        shown = repr(code[:20]) if isinstance(code, str) else f"a {type(code).__name__}"
+        raise UnsupportedError(f"{what}: holds numbers of type {shown}; save floats")
     is_big = (found[1] or order) == ">"
     return np.dtype((">" if is_big else "<") + found[2] + found[3])
 
@@ -112,17 +113,16 @@ def _no_bytes() -> bytes:
 
 
 # Everything that arrays are pickled with, by NumPy 1 and 2 and by Python 2 and 3.
+_MAKERS: Allowed = {
+    "multiarray._reconstruct": _empty,
+    "multiarray.scalar": _scalar,
+    "numeric._frombuffer": _from_buffer,
+}
 NUMPY: Allowed = {
     "numpy.ndarray": None,
     "numpy.dtype": PickledType,
     "_codecs.encode": _encoded,
     "__builtin__.bytes": _no_bytes,
-} | {
-    f"numpy.{core}.{name}": make
-    for core in ("core", "_core")
-    for name, make in {
-        "multiarray._reconstruct": _empty,
-        "multiarray.scalar": _scalar,
-        "numeric._frombuffer": _from_buffer,
-    }.items()
+    **{f"numpy.core.{name}": make for name, make in _MAKERS.items()},
+    **{f"numpy._core.{name}": make for name, make in _MAKERS.items()},
 }

@@ -61,6 +61,17 @@ class Ordered(dict[Any, Any]):
         pass
 
 
+def ordered(entries: Any = ()) -> Ordered:
+    """collections.OrderedDict; its old way of pickling hands over a list of pairs."""
+    found = Ordered()
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        key, value = entry if isinstance(entry, list | tuple) else (None, None)
+        if not isinstance(key, str):
+            raise ValueError("makes a mapping of what are no named things")
+        found[key] = value
+    return found
+
+
 def refusal(what: str, names: list[str]) -> FileError:
     """Names beyond those that arrays need."""
     return UnsafeFileError(f"{what}: asks for {listed(names)}, and arrays need none of it; nothing was run")

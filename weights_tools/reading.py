@@ -44,7 +44,7 @@ def _one(path: Path, kind: str, input_size: tuple[int, int] | None) -> Foreign:
     if kind in ("keras", "keras-zip"):
         from weights_tools.readers import keras
 
-        return keras.read(path)
+        return keras.read(path, input_size=input_size)
     if kind == "onnx":
         from weights_tools.readers import onnx
 

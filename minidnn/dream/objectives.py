@@ -18,6 +18,7 @@ from minidnn.graph import Handle
 Seeds = dict[Handle, Array]
 Measure = Callable[[Mapping[Handle, Array]], tuple[float, Seeds]]
 Place = tuple[int, int] | None  # (row, column) on a map; None: its middle
+AT_ONCE = 1 << 24  # pairs of places that are compared at once: of early layers there are billions
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +180,9 @@ def best_match(layer: Handle, guide: Array) -> Objective:
         if g.shape[-1] != y.shape[3]:
             raise ShapeError(f"the guide has {g.shape[-1]} channels at {layer!r}, y has {y.shape[3]}")
         wanted, places = g.reshape(-1, y.shape[3]), y.reshape(-1, y.shape[3])  # (Q, C), (P, C)
-        best = (places @ wanted.T).argmax(axis=1)
+        rows = max(1, AT_ONCE // len(wanted))
+        parts = [(places[at : at + rows] @ wanted.T).argmax(axis=1) for at in range(0, len(places), rows)]
+        best = xp_of(y).concatenate(parts)
         seed = wanted[best].reshape(y.shape)
         return (y * seed).sum(), seed
 

@@ -112,7 +112,7 @@ class Sample(Linear):
     def __init__(self, y: np.ndarray, x: np.ndarray, size: tuple[int, int]) -> None:
         h, w = size
         y, x = y.clip(0, h - 1), x.clip(0, w - 1)
-        top, left = np.minimum(y.astype(int), max(h - 2, 0)), np.minimum(x.astype(int), max(w - 2, 0))
+        top, left = y.astype(int), x.astype(int)
         down, right = y - top, x - left
         below, beside = np.minimum(top + 1, h - 1), np.minimum(left + 1, w - 1)
         self.size, self.out = size, y.shape

@@ -20,6 +20,7 @@ from weights_tools.foreign import Arrays, Foreign
 from weights_tools.readers.keras.arrays import GROUPS, Keras3, Legacy, Stored, named, text
 from weights_tools.readers.keras.build import built
 from weights_tools.readers.keras.config import MAX_JSON, parsed, wiring
+from weights_tools.zipped import Archive
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
@@ -73,8 +74,6 @@ def _weights3(arrays: Keras3) -> Foreign:
 
 def _archive(path: Path, input_size: Size | None) -> Foreign:
     """A .keras archive. HDF5 is read from a file of its own, which is gone afterwards."""
-    from weights_tools.zipped import Archive
-
     limit = 2 * path.stat().st_size + (1 << 20)  # Keras does not compress, and floats hardly shrink
     archive = Archive(path, max_bytes=limit + MAX_JSON)
     for name in (CONFIG, WEIGHTS):

@@ -1,0 +1,151 @@
+"""Lasagne's parameters: bare arrays in a row, as get_all_param_values() gives them, in a pickle or .npz.
+
+    W (K, C, kh, kw) or (in, out), then b; of a batch norm beta, gamma, mean, 1 / sqrt(var + 1e-4)
+
+Its convolutions are true ones: they slide the filters upside down, unless told not to, and the file keeps
+that to itself. So filters are turned by 180 degrees here, which `flip_filters=False` leaves out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidnn.errors import MismatchError, UnsupportedError
+from weights_tools.detect import opened
+from weights_tools.foreign import Arrays, Foreign
+from weights_tools.pickled_arrays import NUMPY, PickledArray
+from weights_tools.pickles import Allowed, load, ordered
+from weights_tools.readers import places_squeezenet
+from weights_tools.readers.by_name import floats
+
+EPS = places_squeezenet.EPS
+LISTS = ("param values", "values", "params")  # of the files of Lasagne's model zoo
+MAX_ARRAYS = 100_000
+SHOWN = 5
+ALLOWED: Allowed = {**NUMPY, "collections.OrderedDict": ordered}
+
+
+def read(path: str | os.PathLike, *, flip_filters: bool = True) -> Foreign:
+    """A pickle of Lasagne's parameters."""
+    path = Path(path)
+    opened(path)
+    held, _ = load(path.read_bytes(), ALLOWED, str(path))
+    values, classes = _values(held, str(path))
+    if len(values) > MAX_ARRAYS or not all(isinstance(value, PickledArray) for value in values):
+        raise MismatchError(f"{path}: a pickle, but not of arrays in a row; save get_all_param_values()")
+    arrays = [value.array(f"{path}: array {i}") for i, value in enumerate(values)]
+    foreign = foreign_of(arrays, str(path), flip_filters=flip_filters)
+    if classes and not foreign.classes:
+        foreign.classes = classes
+    return foreign
+
+
+def foreign_of(arrays: Sequence[np.ndarray], what: str, *, flip_filters: bool = True) -> Foreign:
+    """The layers of arrays in Lasagne's order; a net, where we know one by its shapes."""
+    foreign = Foreign("Lasagne parameters", layers=_layers(arrays, what, flip_filters), flatten="chw")
+    slides = any(own["w"].ndim == 4 and own["w"].shape[:2] != (1, 1) for own in _with_filters(foreign))
+    if flip_filters and slides:
+        foreign.steps.append("turned the filters by 180 degrees: Lasagne slides them upside down")
+        foreign.warnings.append(
+            "if it was built with flip_filters=False (or cuDNN's layers), its filters are now upside down"
+        )
+    own = list(foreign.layers.values())
+    if flip_filters and places_squeezenet.is_it(own):
+        foreign.net, foreign.warnings = places_squeezenet.net_of(own), []
+        foreign.preprocess, foreign.classes = foreign.net.preprocess, foreign.net.classes
+        foreign.channel_order = "BGR"
+        foreign.hints = {"name": "squeezenet1.1 of Places365", "input_size": (224, 224)}
+        foreign.steps.append(
+            "its shapes are those of SqueezeNet 1.1 for Places365, with batch norm and rrelu"
+        )
+        foreign.layers = {}
+    return foreign
+
+
+def _values(held: Any, what: str) -> tuple[list[Any], tuple[str, ...]]:
+    """The arrays in a row, and names of classes where the model zoo put them beside."""
+    if not isinstance(held, dict):
+        return (list(held), ()) if isinstance(held, list | tuple) else ([None], ())
+    for key in LISTS:
+        if isinstance(held.get(key), list | tuple):
+            words = held.get("synset words", held.get("classes"))
+            named = isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
+            return list(held[key]), tuple(map(str, words)) if words and named else ()
+    shown = ", ".join(repr(str(key)[:40]) for key in list(held)[:SHOWN]) or "nothing"
+    raise MismatchError(
+        f"{what}: a pickle without {' or '.join(map(repr, LISTS))} (it holds {shown}); "
+        f"save get_all_param_values()"
+    )
+
+
+def _with_filters(foreign: Foreign) -> list[Arrays]:
+    return [own for own in foreign.layers.values() if "w" in own]
+
+
+def _layers(arrays: Sequence[np.ndarray], what: str, flip: bool) -> dict[str, Arrays]:
+    """Each array of two axes or more begins a layer; those of one axis behind it are its own."""
+    layers: dict[str, Arrays] = {}
+    at, counts = 0, {"conv": 0, "fc": 0, "bn": 0}
+
+    def name(kind: str) -> str:
+        counts[kind] += 1
+        return f"{kind}{counts[kind]}"
+
+    while at < len(arrays):
+        array, own = _float(arrays[at], at, what), {}
+        if array.ndim in (2, 4):
+            at += 1
+            own["w"] = _filters(array, flip) if array.ndim == 4 else array
+            layers[name("conv" if array.ndim == 4 else "fc")] = own
+        elif array.ndim != 1:
+            raise UnsupportedError(f"{what}: array {at} is {array.shape}, no filters and no vector")
+        row = _vectors(arrays, at)
+        at += len(row)
+        row = [_float(vector, at, what) for vector in row]
+        k = own["w"].shape[-1] if own else len(row[0])
+        if len(row) not in (0, 1, 4, 5) or any(len(vector) != k for vector in row):
+            found = ", ".join(str(vector.shape) for vector in row[:SHOWN])
+            wanted = f"a bias ({k},), the four of a batch norm, or both"
+            raise MismatchError(f"{what}: behind array {at - len(row) - 1} come {found}, expected {wanted}")
+        if len(row) in (1, 5):
+            own["b"] = row.pop(0)
+        if row:
+            layers[name("bn")] = _norm(row, what)
+    if not layers:
+        raise MismatchError(f"{what}: no arrays in it; nothing to convert")
+    return layers
+
+
+def _vectors(arrays: Sequence[np.ndarray], at: int) -> list[np.ndarray]:
+    """The arrays of one axis from there on, of one length."""
+    row: list[np.ndarray] = []
+    while at < len(arrays) and arrays[at].ndim == 1 and len(row) < 6:
+        row.append(arrays[at])
+        at += 1
+    return row
+
+
+def _norm(row: Sequence[np.ndarray], what: str) -> Arrays:
+    """beta, gamma, mean and 1 / sqrt(var + eps)."""
+    beta, gamma, mean, inverse = row
+    if not (inverse > 0).all():
+        raise MismatchError(f"{what}: an inverse deviation is not above 0; not Lasagne's order of arrays?")
+    var = np.maximum(inverse.astype(np.float64) ** -2 - EPS, 0).astype(np.float32)
+    return {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
+
+
+def _filters(array: np.ndarray, flip: bool) -> np.ndarray:
+    """(K, C, kh, kw) as (kh, kw, C, K)."""
+    return (array[:, :, ::-1, ::-1] if flip else array).transpose(2, 3, 1, 0)
+
+
+def _float(array: np.ndarray, at: int, what: str) -> np.ndarray:
+    try:
+        return floats(array)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{what}: array {at} {error}") from None
