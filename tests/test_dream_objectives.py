@@ -218,7 +218,7 @@ def test_diversity_is_worked_by_hand_for_maps_without_anything_in_common():
     assert diversity("map")({"map": y})[0] == pytest.approx(-2)
 
 
-@pytest.mark.parametrize("name", ALL.keys() - {"diversity", "a product"})
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("diversity", "a product")])
 def test_the_value_of_a_batch_is_the_sum_over_its_pictures(name):
     guided = {"caricature, cubed": lambda i: caricature("map", toward(SHAPE)[i : i + 1], cosine=3.0)}
     objective, y = asked(name)
