@@ -6,13 +6,11 @@ import argparse
 import statistics
 from typing import Any
 
-import numpy as np
-
 from benchmarks import peers
-from benchmarks.race import error, peak_memory, race, ratio, record
+from benchmarks.peers import LAYOUTS
+from benchmarks.race import cosine, error, peak_memory, race, ratio, record, spread
 from minidnn.kernels.cpu.threads import CREW
 
-LAYOUTS = ["channels_last", "contiguous_format"]
 WAYS = {
     "auto": {"kernels": "auto", "keep": "needed"},
     "auto, all kept": {"kernels": "auto", "keep": "all"},
@@ -20,11 +18,12 @@ WAYS = {
 }
 OURS = """
 from benchmarks import peers
+from minidnn.kernels.cpu.threads import CREW
+CREW.resize({threads})
 forward, step = peers.ours(peers.vgg().with_kernels({kernels!r}), peers.picture({size}), keep={keep!r})
 step(), step()
 """
 TORCH = """
-import numpy as np
 from benchmarks import peers
 forward, step = peers.torchs(peers.vgg(), peers.picture({size}), {layout!r}, {threads})
 step(), step()
@@ -65,7 +64,7 @@ def memory(size: int) -> list[dict[str, Any]]:
     theirs = min(peak_memory(TORCH.format(size=size, layout=name, threads=CREW.size)) for name in LAYOUTS)
     rows = []
     for name, way in WAYS.items():
-        own = peak_memory(OURS.format(size=size, **way))
+        own = peak_memory(OURS.format(size=size, threads=CREW.size, **way))
         rows.append({"work": "memory", "size": size, "way": name, "MB": own / 1e6, "torch MB": theirs / 1e6})
         print(
             f"memory      {size:5}²  {name:15} {own / 1e6:7.0f} MB, torch {theirs / 1e6:7.0f} MB", flush=True
@@ -75,20 +74,19 @@ def memory(size: int) -> list[dict[str, Any]]:
 
 def check(ours: dict[str, Any], torchs: dict[str, Any]) -> None:
     """The same numbers, before any clock runs: outputs close, gradients of one direction."""
-    y, g = (torchs[LAYOUTS[0]][which]().astype("float64") for which in (0, 1))
+    y, g = (torchs[LAYOUTS[0]][which]() for which in (0, 1))
     for name, (forward, step) in ours.items():
-        worst = error(forward(), y)
-        found = step().astype("float64")
-        cosine = (found * g).sum() / np.sqrt((found**2).sum() * (g**2).sum())
-        print(f"check       {name:22} outputs within {worst:.1e}, gradients at cosine {cosine:.5f}")
-        if worst > 2e-4 or cosine < 0.998:
+        worst, same = error(forward(), y.astype("float64")), cosine(step(), g)
+        print(f"check       {name:22} outputs within {worst:.1e}, gradients at cosine {same:.5f}")
+        if worst > 2e-4 or same < 0.998:
             raise SystemExit(f"{name} does not compute what PyTorch computes; no use timing it")
 
 
 def _row(work: str, size: int, way: str, times: dict[str, list[float]], faster: float) -> dict[str, Any]:
     medians = {name: statistics.median(values) for name, values in times.items() if name.startswith("torch")}
     own = statistics.median(times[way])
-    return {"work": work, "size": size, "way": way, "ms": own, "torch ms": medians, "times as fast": faster}
+    row = {"work": work, "size": size, "way": way, "ms": own, "torch ms": medians, "times as fast": faster}
+    return row | {"spread": {"": spread(times[way])} | {name: spread(times[name]) for name in medians}}
 
 
 def _told(row: dict[str, Any]) -> str:

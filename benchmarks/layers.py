@@ -1,70 +1,122 @@
-"""Each convolution of VGG-16 by itself, by each kernel: time, speed, and error against float64."""
+"""Every layer of a net in a dream step: time, GFLOP/s, GB/s, and the share of what this machine can do."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from functools import partial
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.race import error, race, record
-from minidnn.kernels import Kernel
-from minidnn.kernels.memory import Arena
-from minidnn.layers import Conv
+from benchmarks.race import record
+from minidnn import zoo
+from minidnn.kernels.cpu.threads import CREW
+from minidnn.layers import FC, Conv
+from minidnn.net import Net
 
-KERNELS = ["im2col", "chunked", "winograd2", "winograd4"]
+TARGETS = {"vgg16": "prob", "squeezenet1.1": "prob", "googlenet": "prob"}
+
+
+class Limits(NamedTuple):
+    """The best that this machine did in this run."""
+
+    gflops: float  # of matrix products, on all threads
+    gbytes: float  # of a copy in main memory a second, read and written
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--net", default="vgg16", help="of the zoo, with random weights (vgg16)")
+    parser.add_argument("--to", metavar="LAYER", help="the last layer (that of the scores)")
     parser.add_argument("--size", type=int, default=224, help="side of the image (224)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="steps to take medians of (7)")
 
 
 def run(args: argparse.Namespace) -> None:
-    net = peers.vgg()
-    shapes = net.shapes((1, args.size, args.size, 3), upto=[peers.TARGET])
-    rng, results = np.random.default_rng(0), []
-    print(
-        "layer     kernel       forward ms  backward ms   GFLOP/s   error (of the largest value, to float64)"
-    )
-    for node in net.nodes[: net.number_of(peers.TARGET)]:
-        layer = node.layer
-        if not isinstance(layer, Conv):
-            continue
-        x = rng.standard_normal(shapes[node.inputs[0]], "float32")
-        dzdy = rng.standard_normal(shapes[node.name], "float32")
-        exact = layer.replacing(w=layer.w.astype("float64"), b=layer.b.astype("float64")).forward(
-            x.astype("float64")
-        )[0]
-        runs, errors = {}, {}
-        for name in KERNELS:
-            how, mem = Kernel(name), Arena()
-            if how.algorithm(x.shape, layer.w, layer.window, 1) != name:
-                continue
-            errors[name] = error(layer.forward(x, how=how, mem=mem)[0], exact)
+    net = zoo.get(args.net, seed=0).astype("float32")
+    target = args.to or TARGETS.get(args.net, net.nodes[-1].name)
+    limits = measured_limits()
+    print(f"limits measured here: {limits.gflops:.0f} GFLOP/s, copying {limits.gbytes:.1f} GB/s")
+    print("a share over 1 is possible: Winograd multiplies less often than is counted, caches beat memory\n")
+    rows = profile(net, target, peers.picture(args.size) / np.float32(100), args.rounds, limits)
+    print(table(rows))
+    print("kept in", record(f"layers-{args.net}", {"limits": limits._asdict(), "layers": rows}).name)
 
-            def forward(how: Kernel = how, mem: Arena = mem, layer: Conv = layer, x: np.ndarray = x) -> None:
-                mem.begin()
-                layer.forward(x, how=how, mem=mem)
 
-            def backward(
-                how: Kernel = how,
-                mem: Arena = mem,
-                layer: Conv = layer,
-                x: np.ndarray = x,
-                d: np.ndarray = dzdy,
-            ) -> None:
-                mem.begin()
-                layer.backward(d, x_shape=x.shape, how=how, mem=mem)
+def profile(net: Net, target: str, x: np.ndarray, rounds: int, limits: Limits) -> list[dict[str, Any]]:
+    """Of each layer the medians of its seconds in `rounds` dream steps."""
+    res, seconds = net.init_res(), dict[str, list[tuple[float, float]]]()
+    on_the_way = [node for node in net.nodes if node.name in net.ancestors([target])]
+    for number in range(rounds + 2):
+        y = net.forwardto(res, target, x, keep="needed")
+        net.backwardfrom(res, {target: y})
+        for node in on_the_way if number >= 2 else ():
+            slot = res[node.name]
+            seconds.setdefault(node.name, []).append((slot.seconds, slot.backward_seconds))
+    chosen, shapes = net.kernels(x.shape[1:3]), net.shapes(x.shape)
+    rows = []
+    for node in on_the_way:
+        there, back = (statistics.median(column) for column in zip(*seconds[node.name], strict=True))
+        inputs, output = [shapes[name] for name in node.inputs], shapes[node.name]
+        flops = 2 * int(np.prod(output[:3])) * node.layer.w.size if isinstance(node.layer, Conv | FC) else 0
+        held = sum(array.nbytes for array in node.layer.params.values())
+        moved = 4 * sum(int(np.prod(shape)) for shape in (*inputs, output)) + held
+        least = max(flops / limits.gflops, moved / limits.gbytes) / 1e9  # seconds at the limit
+        rows.append(
+            {
+                "layer": node.name,
+                "kind": type(node.layer).__name__,
+                "kernel": chosen.get(node.name, ""),
+                "forward ms": 1e3 * there,
+                "backward ms": 1e3 * back,
+                "GFLOP/s": flops / there / 1e9 if there else 0.0,
+                "GB/s": moved / there / 1e9 if there else 0.0,
+                "share": least / there if there else 0.0,
+                "backward share": least / back if back else 0.0,
+            }
+        )
+    return rows
 
-            runs |= {f"{name} forward": forward, f"{name} backward": backward}
-        times = {name: statistics.median(ms) for name, ms in race(runs, rounds=args.rounds).items()}
-        flops = 2 * dzdy.size * layer.w[..., 0].size
-        for name in errors:
-            there, back = times[f"{name} forward"], times[f"{name} backward"]
-            speed = flops / there / 1e6
-            print(f"{node.name:9} {name:11} {there:11.2f}  {back:11.2f}  {speed:8.0f}   {errors[name]:.1e}")
-            row = {"layer": node.name, "kernel": name, "forward ms": there, "backward ms": back}
-            results.append(row | {"GFLOP/s": speed, "error": errors[name]})
-    print("kept in", record("layers", results).name)
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a layer, and a line for each kind; a layer that its neighbour does on the way has no time."""
+    lines = [f"{'layer':28} {'kind':14} {'kernel':10} {'there ms':>9} {'back ms':>8}  GFLOP/s   GB/s  share"]
+    for row in rows:
+        speeds = f"{row['GFLOP/s']:8.0f} {row['GB/s']:6.1f} {row['share']:6.2f}" if row["share"] else ""
+        lines.append(
+            f"{row['layer']:28} {row['kind']:14} {row['kernel']:10} "
+            f"{row['forward ms']:9.2f} {row['backward ms']:8.2f} {speeds}"
+        )
+    total = sum(row["forward ms"] + row["backward ms"] for row in rows)
+    for kind in sorted({row["kind"] for row in rows}):
+        there, back = (
+            sum(row[way] for row in rows if row["kind"] == kind) for way in ("forward ms", "backward ms")
+        )
+        share = 100 * (there + back) / total
+        lines.append(f"{'all ' + kind:28} {'':25} {there:9.2f} {back:8.2f}  {share:5.1f} % of the step")
+    return "\n".join(lines)
+
+
+def measured_limits() -> Limits:
+    """Matrix products in cache and copies in memory, the best of some tries, on all threads."""
+    rng, count = np.random.default_rng(0), CREW.size
+    a, b = rng.random((2, 1024, 1024), "float32")
+    outs = np.empty((count, 1024, 1024), "float32")
+    source, target = np.ones(1 << 25, "float32"), np.empty(1 << 25, "float32")  # 128 MB each
+    parts = [slice(i * source.size // count, (i + 1) * source.size // count) for i in range(count)]
+    with CREW.alone():
+        multiply = best(lambda: CREW.run(partial(np.matmul, a, b, out) for out in outs), 12)
+        copy = best(lambda: CREW.run(partial(np.copyto, target[part], source[part]) for part in parts), 8)
+    return Limits(count * 2 * 1024**3 / multiply / 1e9, 2 * source.nbytes / copy / 1e9)
+
+
+def best(work: Any, tries: int) -> float:
+    """The fewest seconds."""
+    seconds = []
+    for _ in range(tries):
+        began = perf_counter()
+        work()
+        seconds.append(perf_counter() - began)
+    return min(seconds)

@@ -1,4 +1,4 @@
-"""VGG-16 up to its last convolution by us and by PyTorch, with the same weights and the same image."""
+"""The same net by us and by PyTorch, with the same weights and the same image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ from typing import Any
 import numpy as np
 
 from minidnn import zoo
-from minidnn.layers import Conv, ReLU
+from minidnn.layers import (
+    FC,
+    LRN,
+    AvgPool,
+    Concat,
+    Conv,
+    Dropout,
+    GlobalAvgPool,
+    Layer,
+    MaxPool,
+    ReLU,
+    Softmax,
+)
 from minidnn.net import Net
+from minidnn.window import Window
 
 TARGET = "relu5_3"
+LAYOUTS = ["channels_last", "contiguous_format"]
 
 
 def vgg(seed: int = 0) -> Net:
@@ -27,46 +41,48 @@ def vgg(seed: int = 0) -> Net:
     return net.replacing(drawn)
 
 
-def picture(size: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).random((1, size, size, 3), "float32") * 255 - 120
+def picture(size: int, seed: int = 1, batch: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).random((batch, size, size, 3), "float32") * 255 - 120
 
 
-def ours(net: Net, x: np.ndarray, *, keep: str = "needed") -> tuple[Callable, Callable]:
+def ours(net: Net, x: np.ndarray, *, keep: str = "needed", target: str = TARGET) -> tuple[Callable, Callable]:
     """Forward to the target, and a dream step: forward, z = |y|², and the gradient by the image."""
     res = net.init_res()
 
     def forward() -> np.ndarray:
-        return net.forwardto(res, TARGET, x, keep=keep)
+        return net.forwardto(res, target, x, keep=keep)
 
     def step() -> np.ndarray:
-        y = net.forwardto(res, TARGET, x, keep=keep)
-        return net.backwardfrom(res, {TARGET: 2 * y})
+        y = net.forwardto(res, target, x, keep=keep)
+        return net.backwardfrom(res, {target: 2 * y})
 
     return forward, step
 
 
-def torchs(net: Net, x: np.ndarray, layout: str, threads: int) -> tuple[Callable, Callable]:
+def torchs(
+    net: Net, x: np.ndarray, layout: str, threads: int, *, target: str = TARGET
+) -> tuple[Callable, Callable]:
     """The same by PyTorch; layout is "channels_last" or "contiguous_format"."""
     import torch
 
     torch.set_num_threads(threads)
     memory_format = getattr(torch, layout)
-    modules: list[Any] = []
-    for node in net.nodes[: net.number_of(TARGET)]:
-        if isinstance(node.layer, Conv):
-            module = torch.nn.Conv2d(node.layer.w.shape[2], node.layer.w.shape[3], 3, padding=1)
-            module.weight.data = torch.from_numpy(node.layer.w.transpose(3, 2, 0, 1).copy())
-            module.bias.data = torch.from_numpy(node.layer.b.copy())
-        elif isinstance(node.layer, ReLU):
-            module = torch.nn.ReLU(inplace=True)
-        else:
-            module = torch.nn.MaxPool2d(2, 2, ceil_mode=True)
-        modules.append(module)
-    model = torch.nn.Sequential(*modules).requires_grad_(False).to(memory_format=memory_format)
+    asked = net.ancestors([target])
+    steps = [
+        (node.name, _torch_layer(torch, node.layer, memory_format), node.inputs)
+        for node in net.nodes
+        if node.name in asked
+    ]
     image = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=memory_format)
 
+    def model(x: Any) -> Any:
+        values = {net.input: x}
+        for name, apply, inputs in steps:
+            values[name] = apply(*(values[each] for each in inputs))
+        return values[target]
+
     def forward() -> np.ndarray:
-        with torch.no_grad():
+        with torch.inference_mode():
             return model(image).permute(0, 2, 3, 1).numpy()
 
     def step() -> np.ndarray:
@@ -75,3 +91,43 @@ def torchs(net: Net, x: np.ndarray, layout: str, threads: int) -> tuple[Callable
         return unknown.grad.permute(0, 2, 3, 1).numpy()
 
     return forward, step
+
+
+def _torch_layer(torch: Any, layer: Layer, memory_format: Any) -> Callable[..., Any]:
+    """One layer as a function of tensors; a ReLU writes over what it reads, as is usual there."""
+    F = torch.nn.functional
+    if isinstance(layer, Conv):
+        w = torch.from_numpy(layer.w.transpose(3, 2, 0, 1).copy()).contiguous(memory_format=memory_format)
+        b = None if layer.b is None else torch.from_numpy(layer.b.copy())
+        stride, pad, groups = layer.window.stride, both_pads(layer.window), layer.groups
+        return lambda x: F.conv2d(x, w, b, stride, pad, layer.window.dilation, groups)
+    if isinstance(layer, FC):
+        h, width, c, k = layer.w.shape
+        w = torch.from_numpy(layer.w.transpose(3, 2, 0, 1).reshape(k, c * h * width).copy())
+        b = None if layer.b is None else torch.from_numpy(layer.b.copy())
+        return lambda x: F.linear(x.flatten(1), w, b)[:, :, None, None]
+    if isinstance(layer, MaxPool | AvgPool):
+        window = layer.window
+        where = (window.kernel, window.stride, both_pads(window))
+        if isinstance(layer, MaxPool):
+            return lambda x: F.max_pool2d(x, *where, ceil_mode=window.ceil)
+        return lambda x: F.avg_pool2d(x, *where, window.ceil, layer.divisor == "padded")
+    plain: dict[type[Layer], Callable[..., Any]] = {
+        ReLU: torch.relu_,
+        GlobalAvgPool: lambda x: x.mean((2, 3), keepdim=True),
+        Concat: lambda *xs: torch.cat(xs, 1),
+        Softmax: lambda x: torch.softmax(x, 1),
+        Dropout: lambda x: x,
+    }
+    if isinstance(layer, LRN):
+        about = (layer.size, layer.alpha * layer.size, layer.beta, layer.kappa)
+        return lambda x: F.local_response_norm(x, *about)
+    return plain[type(layer)]
+
+
+def both_pads(window: Window) -> tuple[int, int]:
+    """The pads as others give them, one for each axis."""
+    top, bottom, left, right = window.pad
+    if (top, left) != (bottom, right):
+        raise SystemExit(f"the peers have no pads that differ, as {window.pad}")
+    return top, left

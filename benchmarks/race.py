@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -22,15 +23,21 @@ from minidnn.kernels.cpu.threads import CREW, available
 RESULTS = Path(__file__).parent / "results"
 
 
-def race(runners: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each runner in each round, after two rounds to warm up."""
+def race(
+    runners: dict[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    warm: int = 2,
+    clock: Callable[[], float] = perf_counter,
+) -> dict[str, list[float]]:
+    """Milliseconds of each runner in each round, after some rounds to warm up."""
     times: dict[str, list[float]] = {name: [] for name in runners}
-    for number in range(rounds + 2):
+    for number in range(rounds + warm):
         for name, run in runners.items():
-            began = perf_counter()
+            began = clock()
             run()
-            if number >= 2:
-                times[name].append(1e3 * (perf_counter() - began))
+            if number >= warm:
+                times[name].append(1e3 * (clock() - began))
     return times
 
 
@@ -41,13 +48,14 @@ def ratio(times: dict[str, list[float]], ours: str, peers: list[str]) -> float:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on and with."""
-    packages = ["numpy", "scipy", "threadpoolctl", "torch", "onnxruntime"]
+    packages = ["numpy", "scipy", "threadpoolctl", "torch", "onnxruntime", "ncnn"]
     return {
         "date": date.today().isoformat(),
         "python": platform.python_version(),
         "cpu": _cpu(),
         "cores": available(),
         "threads": CREW.size,
+        "load": [round(load, 1) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "blas": [
             f"{p['internal_api']} {p['version']} {p.get('architecture', '')}" for p in threadpool_info()
         ],
@@ -73,6 +81,20 @@ def peak_memory(code: str) -> int:
 def error(found: np.ndarray, wanted: np.ndarray) -> float:
     """The largest difference, relative to the largest value."""
     return float(np.abs(found.astype("float64") - wanted).max() / np.abs(wanted).max())
+
+
+def cosine(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Of the angle between two gradients."""
+    a, b = found.astype("float64").ravel(), wanted.astype("float64").ravel()
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+def spread(times: list[float]) -> float:
+    """How far the middle half of the rounds lies apart, as a share of the median."""
+    if len(times) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+    return (high - low) / middle
 
 
 def _cpu() -> str:

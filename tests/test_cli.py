@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from minidnn import __version__, images, zoo
+from minidnn import __version__, weights, zoo
 from minidnn.cli import doctor
 from minidnn.cli.main import main
 from minidnn.errors import UsageError
@@ -58,9 +56,16 @@ def test_layers_of_a_net_in_a_python_file(capsys, tmp_path):
     assert "fails: ZeroDivisionError: division by zero; --debug" in said(capsys, "layers", str(path), code=3)
     path.write_text("from minidnn import Net\nnet = Net([])\n")
     assert "a net without layers" in said(capsys, "layers", str(path), code=2)
-    weights = tmp_path / "mine.h5"
-    weights.write_bytes(b"")
-    assert "weight files hold none yet" in said(capsys, "layers", str(weights), code=3)
+
+
+def test_layers_of_a_net_in_a_weight_file(capsys, tmp_path):
+    path = tmp_path / "mine.h5"
+    weights.save(path, zoo.get("gabor"))
+    assert "29,196" in said(capsys, "layers", str(path), "--size", "30x40")
+    path.write_bytes(b"")
+    assert "0 bytes; fetch it again" in said(capsys, "layers", str(path), code=3)
+    path = path.rename(tmp_path / "mine.caffemodel")
+    assert "run: minidnn weights convert" in said(capsys, "layers", str(path), code=3)
 
 
 def test_layers_of_what_is_not_there(capsys):
@@ -103,91 +108,6 @@ def test_sizes_reproduces_figure_3_of_zfnet(capsys):
 
 def test_sizes_wants_an_image(capsys):
     assert "an image of 0 pixels; give at least 1" in said(capsys, "sizes", "0", "conv3p2", code=2)
-
-
-def test_dream_draws_a_landscape_and_dreams_on_it(capsys, tmp_path):
-    path = tmp_path / "new" / "dream.png"
-    out = said(capsys, "dream", "--output", str(path), "--steps", "2")
-    assert re.search(
-        r"wrote .*: 320x240 pixels, 2 steps in [\d.]+ s, the response [\d.]+ times as strong\n$", out
-    )
-    dreamed = images.load(path)
-    assert dreamed.shape == (1, 240, 320, 3)
-    difference = np.abs(dreamed - images.clouds_over_hills()).mean()
-    assert 1 < difference < 6
-
-
-def test_dream_tells_the_response_to_the_picture_it_saved(capsys, tmp_path):
-    path = str(tmp_path / "d.png")
-    told = float(
-        re.search(r"response ([\d.]+) times", said(capsys, "dream", "--output", path, "--steps", "3"))[1]
-    )
-    net = zoo.get("gabor")
-
-    def response(picture):
-        return (net.forwardto(net.init_res(), "relu2", picture - 128) ** 2).mean()
-
-    found = response(images.load(path)) / response(images.clouds_over_hills())
-    assert abs(found / told - 1) < 0.05, "but for the rounding to whole colours"
-
-
-def test_dream_takes_a_picture_and_a_layer_by_number(capsys, tmp_path):
-    images.save(tmp_path / "in.png", images.clouds_over_hills(50, 70))
-    out = tmp_path / "out.png"
-    words = said(
-        capsys, "dream", str(tmp_path / "in.png"), "--output", str(out), "--steps", "1", "--layer", "2"
-    )
-    assert " 1 step in" in words
-    assert images.load(out).shape == (1, 50, 70, 3)
-
-
-def test_dream_on_an_even_grey_finds_nothing_to_grow(capsys, tmp_path):
-    images.save(tmp_path / "grey.png", np.full((30, 40, 3), 128.0))
-    words = said(
-        capsys, "dream", str(tmp_path / "grey.png"), "--output", str(tmp_path / "d.png"), "--steps", "1"
-    )
-    assert "times as strong" not in words
-
-
-@pytest.mark.parametrize(
-    ("argv", "words", "code"),
-    [
-        (["--steps", "0"], "--steps 0: give at least 1", 2),
-        (["--step-size", "nan"], "--step-size nan: give a number above 0", 2),
-        (["--step-size", "-1"], "--step-size -1.0: give a number above 0", 2),
-        (["--seed", "-1"], "--seed -1: give 0 or more", 2),
-        (["--layer", "relu3"], "no layer 'relu3'; did you mean 'relu", 3),
-        (["--layer", "9"], "no layer 9: this net has 0 (data) to 5", 3),
-        (["nowhere.png"], "nowhere.png", 3),
-    ],
-)
-def test_dream_says_what_is_wrong(capsys, tmp_path, argv, words, code):
-    assert words in said(capsys, "dream", "--output", str(tmp_path / "d.png"), *argv, code=code)
-
-
-def test_dream_tries_the_way_out_before_the_work(capsys, tmp_path, monkeypatch):
-    from minidnn.cli import dream
-
-    monkeypatch.setattr(dream, "dream", lambda *_: pytest.fail("the work began"))
-    (tmp_path / "file").write_text("")
-    assert "cannot make the folder" in said(capsys, "dream", "--output", str(tmp_path / "file/d.png"), code=6)
-    with pytest.raises(SystemExit, match="2"):
-        raise SystemExit(main(["dream", "--output", str(tmp_path / "d.xyz")]))
-    assert not (tmp_path / "d.xyz").exists()
-
-
-def test_ctrl_c_keeps_the_picture_and_ends_in_130(capsys, tmp_path, monkeypatch):
-    from minidnn.cli import dream
-
-    def stops(net, layer, picture, step_size):
-        yield picture, 2.0
-        yield np.full_like(picture, 200), 4.0
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(dream, "dream", stops)
-    assert main(["dream", "--output", str(tmp_path / "d.png")]) == 130
-    assert "1 step in" in (out := capsys.readouterr().out) and "2 times as strong; stopped early" in out
-    assert images.load(tmp_path / "d.png").mean() == 200
 
 
 def test_ctrl_c_elsewhere_ends_in_130(capsys, monkeypatch):

@@ -402,7 +402,9 @@ def test_a_full_disk_leaves_the_old_picture_and_no_rubbish(tmp_path, pixels):
     ran = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
     )
-    assert ran.stdout.strip().endswith("a.png: File too large; allow larger files (ulimit -f), or write to another disk")
+    assert ran.stdout.strip().endswith(
+        "a.png: File too large; allow larger files (ulimit -f), or write to another disk"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
 

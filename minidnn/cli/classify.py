@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from minidnn import images, weights
-from minidnn.arrays import Array
+from minidnn.arrays import Array, to_device, to_host
+from minidnn.cli.device import add_device, device_for
 from minidnn.errors import MismatchError, UsageError
 from minidnn.images import Preprocess
 from minidnn.layers import Sigmoid, Softmax
@@ -40,12 +41,14 @@ def add_net_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("replicate", "fold"),
         help="see the photos in grey: as three equal channels, or as one, with the first filters summed",
     )
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise UsageError(f"--top {args.top}: give at least 1")
-    classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey)
+    device = device_for(args.device)
+    classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey, device=device)
     answers = []
     for photo in tqdm(args.photos, disable=True if len(args.photos) < MANY else None, unit="photo"):
         fitted = classifier.fitted(photo)
@@ -70,10 +73,14 @@ class Classifier:
     preprocess: Preprocess
     names: tuple[str, ...]
     in_grey: bool = False
+    device: str = "cpu"
 
     @classmethod
-    def from_file(cls, path: str, *, classes: str | None = None, grey: str | None = None) -> Classifier:
-        return cls.of(weights.load(path), path, classes=classes, grey=grey)
+    def from_file(
+        cls, path: str, *, classes: str | None = None, grey: str | None = None, device: str = "cpu"
+    ) -> Classifier:
+        found = cls.of(weights.load(path), path, classes=classes, grey=grey)
+        return found if device == "cpu" else replace(found, net=found.net.to(device), device=device)
 
     @classmethod
     def of(cls, net: Net, what: str, *, classes: str | None = None, grey: str | None = None) -> Classifier:
@@ -101,9 +108,9 @@ class Classifier:
 
     def probabilities(self, fitted: Array) -> Array:
         """(N, K): the last layer's answers, made probabilities if it gives scores; a map is averaged."""
-        net, x = self.net, self.preprocess.to_net(fitted)
+        net, x = self.net, to_device(self.preprocess.to_net(fitted), self.device)
         last = net.nodes[-1]
-        answers = net.forwardto(net.init_res(), last.name, x, keep=()).mean(axis=(1, 2))
+        answers = to_host(net.forwardto(net.init_res(), last.name, x, keep=())).mean(axis=(1, 2))
         if not isinstance(last.layer, Softmax | Sigmoid):
             answers = Softmax().forward(answers[:, None, None])[0][:, 0, 0]
         if self.names and len(self.names) != answers.shape[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import re
 import shutil
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from minidnn.arrays import to_device, to_host
+from minidnn.arrays import chosen_device, to_device, to_host
 from minidnn.errors import MinidnnError
 from minidnn.layers import Conv
 
@@ -51,6 +52,7 @@ def report() -> Iterator[tuple[str, str]]:
     yield "CuPy", advice(driver.cuda if driver else None, wheels)
     if wheels:
         yield "cuda", works("cuda")
+    yield "--device auto", "takes {}: {}".format(*chosen_device("auto"))
 
 
 def works(device: str) -> str:
@@ -64,8 +66,17 @@ def works(device: str) -> str:
     except MinidnnError as error:
         return str(error)
     except Exception as error:  # whatever a broken installation comes up with
-        return f"fails: {type(error).__name__}: {error}"
+        return f"fails: {type(error).__name__}: {error}{_libraries_missing(str(error))}"
     return "works" if np.allclose(found, wanted) else "computes, but wrongly"
+
+
+def _libraries_missing(said: str) -> str:
+    """What to do when CuPy is there, but not what it computes with."""
+    if re.search(r"nvrtc|cublas|nvJitLink|CUDA_PATH|\.so|\.dll", said, re.IGNORECASE) is None:
+        return ""
+    set_by_hand = "; or CUDA_PATH leads to another version: unset it" if os.environ.get("CUDA_PATH") else ""
+    driver = driver_there()
+    return f"; {install(driver.cuda if driver else None)} brings CUDA's libraries along{set_by_hand}"
 
 
 def cupy_wheels() -> list[str]:
@@ -101,21 +112,26 @@ def read_driver(said: str) -> Driver | None:
 
 def advice(cuda: int | None, wheels: list[str]) -> str:
     """What CuPy is installed, and the pip line for what should be, with a driver for that major CUDA."""
-    oldest, newest = min(WHEELS), max(WHEELS)
-    install = f"pip install 'minidnn[{WHEELS[min(newest, max(oldest, cuda or newest))]}]'"
-    remove = f"pip uninstall -y {' '.join(wheels)} && "
+    oldest = min(WHEELS)
+    anew = f"pip uninstall -y {' '.join(wheels)} && {install(cuda)}"
     if len(wheels) > 1:
-        return f"{' and '.join(wheels)} are in each other's way: {remove}{install}"
+        return f"{' and '.join(wheels)}, all imported as cupy, are in each other's way: {anew}"
     if not wheels and cuda is None:
         return "not installed; without a GPU there is no need for it"
     if cuda is not None and cuda < oldest:
         return f"wants a driver for CUDA {oldest} or later, this one serves {cuda}: update the driver"
     if not wheels:
-        return f"not installed: {install}"
+        return f"not installed: {install(cuda)}"
     made_for = re.fullmatch(r"cupy-cuda(\d+)x", wheels[0])
     if cuda is not None and made_for and int(made_for[1]) > cuda:
-        return f"{wheels[0]} is too new for a driver that serves CUDA {cuda}: {remove}{install}"
+        return f"{wheels[0]} is too new for a driver that serves CUDA {cuda}: {anew}"
     return f"{wheels[0]} {_version(wheels[0])}"
+
+
+def install(cuda: int | None) -> str:
+    """The pip line for a driver that serves that CUDA; the newest where none was found."""
+    oldest, newest = min(WHEELS), max(WHEELS)
+    return f"pip install 'minidnn[{WHEELS[min(newest, max(oldest, cuda or newest))]}]'"
 
 
 def _version(name: str) -> str:

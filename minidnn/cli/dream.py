@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import re
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from minidnn import images, weights
 from minidnn.arrays import to_host
+from minidnn.cli.device import add_device, device_for
 from minidnn.cli.folder import dream_folder
 from minidnn.cli.settings import changed, from_toml, from_words, size_of
 from minidnn.cli.watching import Watched, watch
-from minidnn.errors import MismatchError, OutputError, UsageError
+from minidnn.errors import OutputError, UsageError
 from minidnn.recipes import checkpoint
-from minidnn.recipes.deepdream import DeepDream
-from minidnn.recipes.forecast import check_memory, forecast
+from minidnn.recipes.deepdream import DeepDream, planned_within
+from minidnn.recipes.forecast import check_cost, forecast
 from minidnn.recipes.goals import KINDS
-from minidnn.recipes.job import Job, Opened
+from minidnn.recipes.job import FILES, Job, Opened
 from minidnn.recipes.plots import check_plots, plot_run, save_plot
 from minidnn.recipes.report import report
 from minidnn.recipes.sheets import strip
 
 CHECKPOINT_SECONDS = 60.0
+OUTPUTS = ("output", "plot", "strip", "report", "checkpoint")
+ONE_PICTURE = ("dry_run", "preview", "checkpoint", "plot", "strip", "report")  # and not for a folder
+FLAGS = {"start": "from"}  # where an option is called otherwise than its value
+WHAT: dict[str, Any] = {  # to dream, and what it is when nothing is said
+    "photo": None,
+    "net": "gabor",
+    **dict.fromkeys(("layer", "objective", "steps", "octaves", "size", "guide", "mask", "seed", "settings")),
+    "max_memory": None,
+    "start": "photo",
+    "set": [],
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="start", choices=("photo", "noise"), default="photo", help="where to begin (photo)"
     )
     what.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)")
+    what.add_argument("--max-memory", metavar="2GB", help="that it may take; a larger dream goes in tiles")
     what.add_argument(
         "--set",
         action="append",
@@ -73,28 +91,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--strip", metavar="FILE.png", help="how the picture grew")
     how.add_argument("--report", metavar="FILE.html", help="one page with everything")
-    how.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (cpu)")
+    add_device(how)
 
 
 def run(args: argparse.Namespace) -> int:
     """Dream one picture, or a folder of them."""
-    if args.photo is not None and Path(args.photo).is_dir():
-        return dream_folder(args.photo, args.output, job_of(args), device=args.device)
-    resume = None if args.resume is None else checkpoint.load(args.resume)
-    opened = (resume.job if resume else job_of(args)).opened(args.device)
-    if resume and resume.weights != weights.digest(opened.net):
-        raise MismatchError(f"{args.resume}: began with other weights than those in {opened.job.net} now")
-    if args.dry_run or min(opened.picture.shape[1:3]) > 256:
-        expected = forecast(opened)
-        if args.dry_run:
-            print(plan(opened), expected, sep="\n")
-            return 0
-        check_memory(opened, expected)
-    check_outputs(args)
+    check_together(args)
+    if is_folder(args.photo):
+        return dream_folder(args.photo, args.output, job_of(args), device=device_for(args.device))
+    resume = None if args.resume is None else checkpoint.load(args.resume, args.device)
+    opened = (resume.job if resume else job_of(args)).opened(device_for(args.device))
+    if resume:
+        checkpoint.check(args.resume, resume, opened, weights.digest(opened.net))
+    preview = None if args.preview is None else (positive("--preview", args.preview), Path(args.output))
+    if args.dry_run:
+        print(plan(opened), forecast(opened), sep="\n")
+        return 0
+    check_outputs(args, opened.job)
+    check_cost(opened)
     began = perf_counter()
     found = watch(
         opened,
-        preview=None if args.preview is None else (positive("--preview", args.preview), Path(args.output)),
+        preview=preview,
         save_to=None if args.checkpoint is None else (Path(args.checkpoint), CHECKPOINT_SECONDS),
         resume=resume,
         keep_pictures=bool(args.strip or args.report),
@@ -104,15 +122,18 @@ def run(args: argparse.Namespace) -> int:
 
 def job_of(args: argparse.Namespace) -> Job:
     """What the command line asks for. The options by name count most, then --set, then the file."""
-    options = {name: getattr(args, name) for name in ("objective", "steps", "octaves", "seed")}
+    named = ("objective", "steps", "octaves", "seed", "max_memory")
+    options = {name: getattr(args, name) for name in named}
     options["layers"] = args.layer
     settings = DeepDream()
     for changes in (from_toml(args.settings) if args.settings else {}, from_words(args.set), options):
         settings = changed(settings, changes)
-    is_folder = args.photo is not None and Path(args.photo).is_dir()
+    if args.guide is not None and not re.search("guide|match", settings.objective):
+        advice = "ask for --objective guide or match, or leave it out"
+        raise UsageError(f"--guide says nothing to the objective {settings.objective}: {advice}")
     return Job(
         net=args.net,
-        photo=None if is_folder else args.photo,
+        photo=None if is_folder(args.photo) else args.photo,
         size=size_of(args.size),
         start=args.start,
         guide=args.guide,
@@ -146,7 +167,8 @@ def plan(opened: Opened) -> str:
         for layer in opened.objective.layers
     )
     steps = f"{settings.steps} steps at each of {sizes} pixels: {opened.total} in all"
-    return f"{opened.objective} at {layers}\n{steps}"
+    looks = planned_within(opened.net, opened.picture, settings, opened.objective)
+    return f"{opened.objective} at {layers}\n{steps}\n{looks}"
 
 
 def told(path: str, picture: np.ndarray, found: Watched, seconds: float) -> str:
@@ -161,7 +183,17 @@ def told(path: str, picture: np.ndarray, found: Watched, seconds: float) -> str:
     return f"wrote {path}: {w}x{h} pixels, {steps} step{'s' * (steps != 1)} in {seconds:.1f} s{grown}{early}"
 
 
-def check_outputs(args: argparse.Namespace) -> None:
+def check_together(args: argparse.Namespace) -> None:
+    """Options that leave no sense to each other."""
+    if args.resume and (given := [name for name, default in WHAT.items() if getattr(args, name) != default]):
+        words = ", ".join(name if name == "photo" else f"--{FLAGS.get(name, name)}" for name in given)
+        raise UsageError(f"--resume goes on with the settings that it began with: leave out {words}")
+    if is_folder(args.photo) and (given := [name for name in ONE_PICTURE if getattr(args, name)]):
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{args.photo} is a folder, and {words} is for one picture: leave it out")
+
+
+def check_outputs(args: argparse.Namespace, job: Job) -> None:
     """Write a trial of each file: what cannot be written is better known before the work than after."""
     endings = {
         "plot": (".svg",),
@@ -175,24 +207,41 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} {asked}: end the name in {' or '.join(allowed)}")
     if args.plot or args.report:
         check_plots()
-    photo = args.photo
-    for asked in filter(None, (args.output, args.plot, args.strip, args.report, args.checkpoint)):
-        if photo is not None and Path(asked).exists() and Path(asked).samefile(photo):
-            raise UsageError(f"{asked} is the photo itself: write the dream to another file")
-        try_out(Path(asked))
+    outputs = [Path(path) for path in map(vars(args).get, OUTPUTS) if path]
+    for number, path in enumerate(outputs):
+        check_apart(path, job)
+        try_out(path)
+        if path.resolve() in [other.resolve() for other in outputs[:number]]:
+            raise UsageError(f"{path} is asked for twice: give each output a name of its own")
+
+
+def check_apart(path: Path, job: Job) -> None:
+    """That nothing is written over what is read."""
+    for name in ("net", *FILES):
+        source = Path(getattr(job, name) or "")
+        if source.is_file() and path.exists() and path.samefile(source):
+            raise UsageError(f"{path} is the {name} itself: write the dream to another file")
 
 
 def try_out(path: Path) -> None:
     """Make its folder, and leave nothing else."""
     try:
+        if path.parent.exists() and not path.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f".trial-{path.name}")
-        trial.touch()
+        trial = path.with_name(f".{secrets.token_hex(8)}.part")
+        trial.touch(exist_ok=False)
         trial.unlink()
         if path.is_dir():
-            raise IsADirectoryError(21, "is a directory")
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        with suppress(FileNotFoundError):
+            path.lstat()  # a name that is too long
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; choose another place to write to") from None
+
+
+def is_folder(photo: str | None) -> bool:
+    return photo is not None and Path(photo).is_dir()
 
 
 def positive(option: str, count: int) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minidnn.cli.classify import Classifier, add_net_arguments
+from minidnn.cli.device import device_for
 from minidnn.errors import FileFormatError, UsageError, did_you_mean
 
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey)
+    device = device_for(args.device)
+    classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey, device=device)
     labels = labelled(Path(args.folder), args.labels, classifier.names)
     result = errors(classifier, labels)
     if args.json:

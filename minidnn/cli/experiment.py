@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from minidnn import images
+from minidnn.cli.device import add_device, device_for
 from minidnn.cli.dream import try_out
 from minidnn.cli.settings import size_of
 from minidnn.cli.watching import stopping
 from minidnn.errors import UsageError
 from minidnn.recipes.deepdream import DeepDream
 from minidnn.recipes.experiments import EXPERIMENTS, Result, side_by_side
-from minidnn.recipes.job import Job
+from minidnn.recipes.job import Job, Opened
 from minidnn.recipes.plots import check_plots, plot_lines, save_plot
 
 
@@ -40,13 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guide", metavar="PHOTO", help="for the experiment guide")
     parser.add_argument("--size", metavar="HxW", help="of the picture (that the net was trained on)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (0)")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     check_plots()
     folder = Path(args.output)
     try_out(folder / "trial.png")
-    jobs = [_job(args, net, number) for number, net in enumerate(args.net or ["gabor"])]
+    device = device_for(args.device)
+    jobs = [_job(args, net, number, device) for number, net in enumerate(args.net or ["gabor"])]
     names = (
         [name for name in EXPERIMENTS if name != "guide" or args.guide] if args.name == "all" else [args.name]
     )
@@ -86,11 +89,22 @@ def _write(folder: Path, name: str, result: Result) -> None:
         print(words)
 
 
-def _job(args: argparse.Namespace, net: str, number: int) -> Job:
+@dataclass(frozen=True)
+class There(Job):
+    """A job that opens on one device, wherever its experiment opens it."""
+
+    device: str = "cpu"
+
+    def opened(self, device: str = "") -> Opened:
+        return super().opened(device or self.device)
+
+
+def _job(args: argparse.Namespace, net: str, number: int, device: str) -> Job:
     layers = args.layer or []
     chosen = (layers[number],) if number < len(layers) else ()
     settings = DeepDream(layers=chosen, seed=args.seed)
-    job = Job(net=net, photo=args.photo, size=size_of(args.size), guide=args.guide, settings=settings)
+    what = {"photo": args.photo, "size": size_of(args.size), "guide": args.guide, "settings": settings}
+    job = There(net=net, device=device, **what)
     trained_on = job.opened().net.input_shape
     return replace(job, size=trained_on[:2]) if job.size is None and trained_on else job
 

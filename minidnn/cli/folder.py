@@ -10,6 +10,7 @@ from minidnn import images
 from minidnn.arrays import Array, to_host
 from minidnn.cli.watching import Watched, watch
 from minidnn.errors import OutputError, UsageError
+from minidnn.recipes.forecast import check_cost
 from minidnn.recipes.job import Job, Opened
 
 PHOTOS = (*images.WRITABLE, ".gif")
@@ -22,9 +23,13 @@ def dream_folder(
     photos = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PHOTOS)
     if not photos:
         raise UsageError(f"{folder}: no photos in it; they end in {', '.join(PHOTOS)}")
-    goal = Path(output)
-    if goal.suffix or (goal.exists() and goal.samefile(folder)):
+    goal, stems = Path(output), [photo.stem for photo in photos]
+    if goal.suffix.lower() in images.WRITABLE or (goal.exists() and goal.samefile(folder)):
         raise UsageError(f"--output {output}: many pictures need a folder of their own to go to")
+    if twice := {stem for stem in stems if stems.count(stem) > 1}:
+        raise UsageError(
+            f"{folder}: several photos are called {', '.join(sorted(twice))}; rename one of each"
+        )
     try:
         goal.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -32,6 +37,7 @@ def dream_folder(
     before: Array | None = None
     for number, photo in enumerate(photos, start=1):
         opened = replace(job, photo=str(photo)).opened(device)
+        check_cost(opened)
         if before is not None and before.shape == opened.picture.shape:
             blend = job.settings.blend
             opened = opened._replace(picture=(1 - blend) * opened.picture + blend * before)

@@ -7,12 +7,16 @@ from dataclasses import replace
 from time import perf_counter
 
 from minidnn import images
-from minidnn.arrays import to_host
+from minidnn.arrays import device_of, to_host
+from minidnn.cli.device import add_device, device_for
 from minidnn.cli.dream import check_outputs, finish
 from minidnn.cli.settings import changed, from_words, size_of
 from minidnn.cli.watching import watch
+from minidnn.errors import UsageError
 from minidnn.recipes.classvis import ABLATION, ClassVis
-from minidnn.recipes.job import Job, net_called
+from minidnn.recipes.forecast import check_cost
+from minidnn.recipes.goals import class_number
+from minidnn.recipes.job import Job, Opened, net_called
 from minidnn.recipes.sheets import sheet
 
 
@@ -42,41 +46,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strip", metavar="FILE.png", help="how the picture grew")
     parser.add_argument("--plot", metavar="FILE.svg", help="the score over the steps")
     parser.add_argument("--report", metavar="FILE.html", help="one page with everything")
-    parser.set_defaults(checkpoint=None, device="cpu")
+    add_device(parser)
+    parser.set_defaults(checkpoint=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    check_outputs(args)
     options = ("steps", "rate", "regularisation", "blur_every", "seed")
     wanted = changed(ClassVis(args.target), {name: getattr(args, name) for name in options})
     wanted = replace(wanted, after_softmax=args.after_softmax, painted=args.painted)
-    if not args.ablation:
-        return _one(args, wanted)
-    pictures, code = [], 0
+    opened = _job(args, wanted).opened(device_for(args.device))
+    check_outputs(args, opened.job)
+    check_cost(opened)
+    return _three(args, wanted, opened) if args.ablation else _one(args, opened)
+
+
+def _three(args: argparse.Namespace, wanted: ClassVis, opened: Opened) -> int:
+    """With less and with more to hold it back, side by side."""
+    given = [f"--{name}" for name in ("painted", "plot", "strip", "report") if getattr(args, name)]
+    if given:
+        raise UsageError(f"--ablation draws three pictures in pixels: leave out {', '.join(given)}")
+    pictures = []
     for name, (regularisation, blur_every) in ABLATION.items():
         kind = replace(wanted, regularisation=regularisation, blur_every=blur_every)
-        opened = _job(args, kind).opened()
+        opened = _job(args, kind).opened(device_of(opened.picture))
         found = watch(opened)
-        pictures.append(
-            (f"{name}: {regularisation:g}, blur every {blur_every or 'never'}", to_host(found.picture))
-        )
-        if found.stopped:
-            code = 130
+        blur = f"blur every {blur_every}" if blur_every else "no blur"
+        pictures.append((f"{name}: {regularisation:g}, {blur}", to_host(found.picture)))
+        if found.stopped or found.diverged:
             break
     images.save(args.output, sheet(pictures, height=opened.picture.shape[1]))
     print(f"wrote {args.output}: {len(pictures)} pictures")
-    return code
+    if found.diverged is not None:
+        raise found.diverged
+    return 130 if found.stopped else 0
 
 
-def _one(args: argparse.Namespace, wanted: ClassVis) -> int:
-    opened, began = _job(args, wanted).opened(), perf_counter()
+def _one(args: argparse.Namespace, opened: Opened) -> int:
+    began = perf_counter()
     found = watch(opened, keep_pictures=bool(args.strip or args.report))
     return finish(opened, found, args, perf_counter() - began)
 
 
 def _job(args: argparse.Namespace, wanted: ClassVis) -> Job:
+    net = net_called(args.net)
+    wanted = replace(wanted, target=str(class_number(net, args.target)))  # a name may hold a + or a bracket
     settings = changed(wanted.as_dream(), from_words(args.set))
-    trained_on = (net_called(args.net).input_shape or (224, 224))[:2]
+    trained_on = (net.input_shape or (224, 224))[:2]
     return Job(
         net=args.net,
         photo=args.photo,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 import runpy
 from pathlib import Path
 
 from minidnn import zoo
+from minidnn.cli.settings import size_of
 from minidnn.errors import (
     FileFormatError,
     MinidnnError,
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    summary = summarise(_find(args.net), _size(args.size), batch=_positive(args.batch))
+    summary = summarise(_find(args.net), size_of(args.size), batch=_positive(args.batch))
     written = FORMATS[args.format](summary)
     if args.output is None:
         print(written)
@@ -75,15 +75,6 @@ def _find(name: str) -> Net:
             f"{name} makes no `net`: at its end, say net = Net([...]) or net = Net.chain({{...}})"
         )
     return found
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if found is None or "0" in (found[1], found[2]):
-        raise UsageError(f"--size {text}: give it as 480x640, or 224 for a square")
-    return int(found[1]), int(found[2] or found[1])
 
 
 def _positive(batch: int) -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from minidnn import __version__
+from minidnn.arrays import no_room
 from minidnn.cli import (
     classify,
     doctor,
@@ -47,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args) or 0
         sys.stdout.flush()  # a reader that has gone shall be noticed here, not at the very end
         return code
-    except MinidnnError as error:
+    except (MinidnnError, MemoryError) as error:
         if args.debug:
             raise
+        if isinstance(error, MemoryError):
+            error = no_room(error)
         notes = [f"  {note}" for note in getattr(error, "__notes__", ())]
         print(f"minidnn: {error}", *notes, sep="\n", file=sys.stderr)
         return error.exit_code

@@ -6,17 +6,18 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from minidnn import __version__, images, weights
 from minidnn.arrays import to_host
+from minidnn.cli.dream import check_apart, try_out
 from minidnn.cli.watching import stopping
-from minidnn.errors import DamagedFileError, FileFormatError, MismatchError
-from minidnn.recipes.job import Job, Opened, file_digest, picture_digest
-
-FILES = ("photo", "guide", "mask")
+from minidnn.errors import DamagedFileError, FileFormatError, MismatchError, TooLargeError
+from minidnn.recipes.forecast import check_cost
+from minidnn.recipes.job import FILES, Job, Opened, file_digest, picture_digest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,49 +30,83 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     told = note_of(args.picture)
-    job = Job.from_json(told["job"])
     moved = {name: getattr(args, name) for name in ("net", *FILES) if getattr(args, name) is not None}
-    opened = checked(replace(job, **moved), told)
-    steps, digest = told["steps"], picture_digest(opened.picture)
-    picture, done = opened.picture, 0
-    with tqdm(total=len(steps), desc="dreaming again", unit="step") as bar, stopping() as asked:
-        for frame, wanted in zip(opened.frames(), steps, strict=False):
-            picture, digest, done = frame.picture, picture_digest(to_host(frame.picture)), done + 1
-            if digest != wanted or asked:
-                break
-            bar.update()
+    opened = checked(replace(told.job, **moved), told)
+    if len(told.steps) > opened.total:
+        found = f"{len(told.steps)} steps, its settings make {opened.total}"
+        raise DamagedFileError(f"{args.picture}: its note is damaged ({found}); it cannot be replayed")
     if args.output:
-        images.save(args.output, to_host(picture))
-    if asked:
-        print(f"stopped: the first {done} of {len(steps)} steps are the same")
+        check_apart(Path(args.output), opened.job)
+        try_out(Path(args.output))
+    check_cost(opened)
+    picture, same = opened.picture, 0
+    with tqdm(total=len(told.steps), desc="dreaming again", unit="step") as bar, stopping() as asked:
+        for frame, wanted in zip(opened.frames(), told.steps, strict=False):
+            picture, digest = to_host(frame.picture), picture_digest(to_host(frame.picture))
+            if digest != wanted:
+                break
+            same += 1
+            bar.update()
+            if asked:
+                break
+    if args.output:
+        images.save(args.output, picture)
+    if asked and same < len(told.steps):
+        print(f"stopped: the first {same} of {len(told.steps)} steps are the same")
         return 130
-    if steps and digest != steps[done - 1]:
-        print(f"step {done} of {len(steps)} is the first that differs ({digest}, it was {steps[done - 1]})")
-        print(f"made with {versions(told['versions'])}; this is {versions(here())}")
+    if same < len(told.steps):
+        found = f"{digest}, it was {told.steps[same]}"
+        print(f"step {same + 1} of {len(told.steps)} is the first that differs ({found})")
+        print(f"made with {versions(told.versions)}; this is {versions(here())}")
         return 1
-    print(f"all {len(steps)} steps are the same, bit for bit")
+    print(f"all {same} steps are the same, bit for bit")
+    if not np.array_equal(np.rint(picture), images.load(args.picture)):
+        print(f"but {args.picture} is no longer the picture that they made: its pixels were changed since")
+        return 1
     return 0
 
 
-def note_of(path: str) -> dict:
+class Told(NamedTuple):
     """What a picture says of how it was made."""
+
+    job: Job
+    weights: str  # digests, of this and of what follows
+    files: dict[str, str]
+    versions: dict[str, str]
+    steps: list[str]
+
+
+def note_of(path: str) -> Told:
+    """Read it as what a stranger wrote."""
     note = images.note_in(path, "minidnn")
     if note is None:
         raise FileFormatError(f"{path}: says nothing of a dream; only PNGs of minidnn dream and imagine do")
     try:
         told = json.loads(note)
-        if not {"job", "weights", "files", "versions", "steps"} <= told.keys():
-            raise ValueError("parts are missing")
-        return dict(told)
-    except (ValueError, AttributeError) as error:
+        kinds = [
+            (told["files"], dict),
+            (told["versions"], dict),
+            (told["steps"], list),
+            (told["weights"], str),
+        ]
+        texts = [*told["files"].values(), *told["versions"].values(), *told["steps"]]
+        if not all(isinstance(*pair) for pair in [*kinds, *((text, str) for text in texts)]):
+            raise ValueError("parts are not what they should be")
+        job = Job.from_json(told.pop("job"))
+        if {name for name in FILES if getattr(job, name) is not None} != told["files"].keys():
+            raise ValueError("files without a digest, or digests without a file")
+        if not told["steps"]:
+            raise ValueError("no steps")
+        return Told(job, **told)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, TooLargeError) as error:
         raise DamagedFileError(f"{path}: its note is damaged ({error}); it cannot be replayed") from None
 
 
-def checked(job: Job, told: dict) -> Opened:
+def checked(job: Job, told: Told) -> Opened:
     """The job with the very files that it was done with."""
-    for name, digest in told["files"].items():
+    for name, digest in told.files.items():
         path = getattr(job, name)
-        if path is None or not Path(path).is_file():
+        if not Path(path).is_file():
             raise FileFormatError(f"the {name} {path} is not there: say where it lies now, --{name} FILE")
         if file_digest(path) != digest:
             raise MismatchError(
@@ -80,7 +115,7 @@ def checked(job: Job, told: dict) -> Opened:
     if Path(job.net).suffix == ".h5" and not Path(job.net).is_file():
         raise FileFormatError(f"the weights {job.net} are not there: say where they lie now, --net FILE")
     opened = job.opened()
-    if weights.digest(opened.net) != told["weights"]:
+    if weights.digest(opened.net) != told.weights:
         raise MismatchError(f"{job.net} has other weights than it had: say where those lie, --net FILE")
     return opened
 

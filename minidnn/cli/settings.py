@@ -57,8 +57,10 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 
 def _like(before: Any, annotation: str) -> Any:
-    """An example of what a setting may be: the value it has, but for an empty tuple one of the right kind."""
-    return (0.5,) if before == () and "float" in annotation else before
+    """An example of what a setting may be: the value it has, or if that is nothing one of the right kind."""
+    if before in ((), None) and "float" in annotation:
+        return (0.5,) if before == () else 0.5
+    return before
 
 
 def _as(before: Any, name: str, value: Any) -> Any:
@@ -68,6 +70,8 @@ def _as(before: Any, name: str, value: Any) -> Any:
             parts = value.split(",") if isinstance(value, str) else value
             kind = type(before[0]) if before else str
             return tuple(kind(part) for part in parts if part != "")
+        if isinstance(value, bool) and not isinstance(before, bool):
+            raise ValueError
         if isinstance(before, bool):
             if str(value).lower() not in ("true", "false"):
                 raise ValueError
@@ -75,7 +79,7 @@ def _as(before: Any, name: str, value: Any) -> Any:
         if isinstance(before, int) and int(value) != float(value):
             raise ValueError
         return type(before)(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{name}={value}: give it like its default, {name}={_told(before)}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,8 @@ def watch(
     found = Watched(opened.picture, history=list(resume.history) if resume else [])
     if resume:
         found.picture = resume.frame.picture
-    digest, saved, last = weights.digest(opened.net) if save_to else "", monotonic(), None
+    digest, saved = weights.digest(opened.net) if save_to else "", monotonic()
+    last = resume.frame if resume else None
     if keep_pictures:
         found.pictures.append(("start", _small(opened.picture)))
     label = ", ".join(opened.net.name_of(layer) for layer in opened.objective.layers)
@@ -75,7 +77,7 @@ def watch(
         stopping() as asked,
     ):
         try:
-            for frame in opened.frames(resume.frame if resume else None):
+            for frame in opened.frames(last):
                 last, found.picture = frame, frame.picture
                 found.history.append({name: getattr(frame, name) for name in NOTED})
                 found.history[-1]["digest"] = picture_digest(to_host(frame.picture))
@@ -104,12 +106,14 @@ def watch(
 @contextmanager
 def stopping() -> Iterator[list[bool]]:
     """A list that is empty until Ctrl-C is pressed; pressed again, it interrupts as ever."""
+    words = b"\nstopping after this step; Ctrl-C again stops at once\n"
     asked: list[bool] = []
 
     def ask(number: int, where: FrameType | None) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(True)
+        os.write(2, words)  # print might be in the middle of a word of the bar
 
     try:
         before = signal.signal(signal.SIGINT, ask)
@@ -123,7 +127,7 @@ def stopping() -> Iterator[list[bool]]:
 
 
 def _there(opened: Opened, digest: str, frame: Frame, found: Watched) -> checkpoint.Checkpoint:
-    return checkpoint.Checkpoint(opened.job, digest, frame, found.history)
+    return checkpoint.Checkpoint(opened.job, digest, opened.files, frame, found.history)
 
 
 def _small(picture: Array) -> np.ndarray:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from minidnn.arrays import to_host
-from minidnn.cli.dream import job_of, positive, try_out
+from minidnn.cli.device import add_device, device_for
+from minidnn.cli.dream import check_apart, job_of, positive, try_out
 from minidnn.cli.watching import stopping
+from minidnn.errors import DivergedError
 from minidnn.images import films
+from minidnn.recipes.forecast import check_cost
 from minidnn.recipes.zoom import flight
 
 
@@ -39,20 +43,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
     )
-    parser.set_defaults(start="photo", guide=None, mask=None, seed=None, settings=None)
+    add_device(parser)
+    parser.set_defaults(start="photo", guide=None, mask=None, seed=None, settings=None, max_memory=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    films.check(args.output)
-    try_out(Path(args.output))
-    opened = job_of(args).opened()
+    films.check(args.output, rate=args.rate)
+    opened = job_of(args).opened(device_for(args.device))
     count, pictures = positive("--frames", args.frames), []
+    frames, diverged = flight(opened, count, share=args.zoom), None
+    check_apart(Path(args.output), opened.job)
+    try_out(Path(args.output))
+    check_cost(opened)
     with tqdm(total=count, desc=f"flying into {opened.objective}", unit="frame") as bar, stopping() as asked:
-        for picture in flight(opened, count, share=args.zoom):
-            pictures.append(to_host(picture))
-            bar.update()
-            if asked:
-                break
-    films.save(args.output, pictures, rate=positive("--rate", args.rate))
+        try:
+            for picture in frames:
+                pictures.append(np.rint(to_host(picture)).astype(np.uint8))
+                bar.update()
+                if asked:
+                    break
+        except DivergedError as error:
+            if not pictures:
+                raise
+            diverged = error
+    films.save(args.output, pictures, rate=args.rate)
     print(f"wrote {args.output}: {len(pictures)} frames, {len(pictures) / args.rate:.1f} s")
+    if diverged is not None:
+        raise diverged
     return 130 if len(pictures) < count else 0

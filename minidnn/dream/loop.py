@@ -20,10 +20,10 @@ from minidnn.dream.priors import Filter, Penalty
 from minidnn.dream.shaping import NaturalColours, Smooth
 from minidnn.dream.transforms import Jitter, Transform, drawn_together
 from minidnn.errors import DivergedError, ShapeError, UsageError
-from minidnn.graph import Handle
 from minidnn.images import Preprocess
 from minidnn.net import Net
 from minidnn.optim import MeanAbs, Optimiser
+from minidnn.plan import Plan, whole
 from minidnn.res import Res
 
 LEAP = 64.0  # when the pixels that move do so by more on average, that was no step but a jump
@@ -41,6 +41,7 @@ class Way:
     filters: tuple[Filter, ...] = ()  # of the picture, after every `filter_every` steps
     filter_every: int = 1
     mask: Array | None = None  # (N, H, W, 1) of 0..1: how far each pixel may leave the first picture
+    plan: Plan | None = None  # how the net looks at pictures that are large for the memory there is
 
     def __post_init__(self) -> None:
         if self.filter_every < 1:
@@ -107,7 +108,7 @@ def dream(
     while True:
         began, number = perf_counter(), number + 1
         chain = drawn_together(way.transforms, rng, pixels.shape, number - 1)
-        value, dpixels, norms = climb(net, res, chain(pixels), objective)
+        value, dpixels, norms = climb(net, res, chain(pixels), objective, way.plan)
         dpixels = chain.adjoint(dpixels)
         gradient_norm = checked_norm(objective, value, dpixels, number)
         penalty, dpenalty = _penalised(way.penalties, pixels)
@@ -135,18 +136,16 @@ def dream(
             number,
             state=State(state.start, numbers, memory, rng.bit_generator.state, number),
         )
+        del before, dpixels, dpenalty, dnumbers, step  # a picture may be large, and the net needs the room
 
 
-def climb(net: Net, res: Res, pixels: Array, objective: Objective) -> tuple[float, Array, dict[str, float]]:
+def climb(
+    net: Net, res: Res, pixels: Array, objective: Objective, plan: Plan | None = None
+) -> tuple[float, Array, dict[str, float]]:
     """z of these pixels, dz/dpixels, and how loud the layers are that z reads."""
     preprocess = net.preprocess or Preprocess("RGB" if pixels.shape[3] == 3 else "GRAY")
-    ys = net.forwardto(res, objective.layers, preprocess.to_net(pixels), keep="needed")
-    value, seeds = objective({layer: ys[net.name_of(layer)] for layer in objective.layers})
-    by_name: dict[Handle, Array] = {}
-    for layer, seed in seeds.items():
-        name = net.name_of(layer)
-        by_name[name] = by_name[name] + seed if name in by_name else seed
-    dzdx = net.backwardfrom(res, by_name)
+    plan = plan or whole(net, objective.layers)
+    value, dzdx, ys = plan.gradient(res, preprocess.to_net(pixels), objective)
     return value, preprocess.gradient_to_pixels(dzdx), {name: _norm(y) for name, y in ys.items()}
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from minidnn.arrays import Array, xp_of
+from minidnn.arrays import Array, device_of, to_device, xp_of
 from minidnn.errors import ShapeError, UsageError
 
 MIDDLE = 127.5  # of the range of pixels: the grey that a net takes for little
@@ -148,21 +148,21 @@ def blurred(
     x: Array, sigma: float, *, border: str = "mirror", centre: float | tuple[float, ...] = 0.0
 ) -> Array:
     """The picture through a Gaussian, cut off at four sigma; beyond the border is its mirror, or `centre`."""
-    middle = xp_of(x).asarray(centre if border == "matlab" else 0.0, dtype=x.dtype)
+    middle = xp_of(x).asarray(centre, dtype=x.dtype) if border == "matlab" else 0.0
     if isinstance(x, np.ndarray):
         mode = {"mirror": "reflect", "matlab": "constant"}[border]
         return ndimage.gaussian_filter(x - middle, sigma, axes=(1, 2), mode=mode) + middle
     n, h, w, c = x.shape  # a GPU multiplies whole matrices sooner than it could copy x to the host
-    rows, columns = (xp_of(x).asarray(_weights(size, sigma, border), dtype=x.dtype) for size in (h, w))
+    rows, columns = (_weights(size, sigma, border, x.dtype.str, device_of(x)) for size in (h, w))
     tall = rows @ (x - middle).reshape(n, h, w * c)
     return columns @ tall.reshape(n, h, w, c) + middle
 
 
 @lru_cache(maxsize=64)  # a dream asks for the same few in every step
-def _weights(size: int, sigma: float, border: str) -> np.ndarray:
+def _weights(size: int, sigma: float, border: str, dtype: str, device: str) -> Array:
     """How much of each old pixel goes into each new one, along one axis: (size, size)."""
     mode = {"mirror": "reflect", "matlab": "constant"}[border]
-    return ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0, mode=mode)
+    return to_device(ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0, mode=mode).astype(dtype), device)
 
 
 def _check(prior: object, is_fine: bool, found: str) -> None:

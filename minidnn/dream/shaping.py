@@ -52,5 +52,10 @@ class Smooth:
         if not self.sigmas:
             return grad
         parts = [blurred(grad, sigma) for sigma in self.sigmas]
-        levels = [float(xp_of(part).abs(part).mean()) or 1.0 for part in parts]
-        return sum((part * (1 / level) for part, level in zip(parts, levels, strict=True)), start=0 * grad)
+        return sum((part * self._share(part) for part in parts), start=0 * grad)
+
+    def _share(self, part: Array) -> Array:
+        """1 / mean|part|, worked out where part lies: no GPU need wait for the host to see it."""
+        xp = xp_of(part)
+        level = xp.abs(part).mean().astype("float64")
+        return (1 / xp.where(level > 0, level, 1)).astype(part.dtype)

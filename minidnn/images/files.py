@@ -29,6 +29,7 @@ READABLE = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others start program
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILTERS = ("bilinear", "bicubic", "lanczos")
 MAX_PIXELS = 64_000_000
+MAX_NOTE = 1_000_000  # characters: Pillow opens no PNG with more text than a mebibyte
 
 
 def load(path: str | os.PathLike, *, colour: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -77,11 +78,16 @@ def save(
     """Write one picture, (1, H, W, C), (H, W, C) or (H, W), clipped to 0..255 and rounded.
 
     The ending of the name chooses the format; `quality` is for those that lose detail. PNG also keeps
-    `text`, for `note_in`. The file appears whole or not at all: it is written beside its place and renamed.
+    `text`, up to a megabyte, for `note_in`. The file appears whole or not at all: it is written beside its
+    place and renamed.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise UsageError(f"{path}: cannot write {path.suffix or 'no ending'!r}; end in {', '.join(WRITABLE)}")
+    if (most := max((len(words) for words in (text or {}).values()), default=0)) > MAX_NOTE:
+        raise UsageError(
+            f"{path}: a note of {most:,} characters; nobody reads more than {MAX_NOTE:,} in a PNG"
+        )
     encoded = _encode(path, to_host(picture), quality, text or {})
     with replacing(path) as partial:
         partial.write_bytes(encoded)
@@ -109,16 +115,16 @@ def _encode(path: Path, picture: np.ndarray, quality: int, text: Mapping[str, st
 
 def note_in(path: str | os.PathLike, name: str) -> str | None:
     """The text of that name in a PNG that `save` wrote; None where there is none."""
+    path = Path(path)
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            picture.load()
-            found = getattr(picture, "text", {}).get(name)
-            return None if found is None else str(found)
+        with path.open("rb") as file, Image.open(file, formats=("PNG",)) as picture:
+            found = picture.info.get(name)  # it stands before the pixels, which nobody has to decode for it
+            return str(found) if isinstance(found, str) else None
     except UnidentifiedImageError:
         raise FileFormatError(f"{path}: not a PNG, and only these carry notes") from None
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # as in load
+        if isinstance(error, OSError) and error.strerror:
+            raise FileFormatError(f"{path}: {error.strerror}; give a PNG") from None
         raise DamagedFileError(f"{path}: damaged or cut short ({error}); fetch it again") from None
 
 

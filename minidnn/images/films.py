@@ -13,11 +13,14 @@ from minidnn.errors import OutputError, UsageError
 from minidnn.files import replacing
 
 ENDINGS = (".gif", ".png", ".webp", ".mp4")
+FASTEST = 50  # pictures a second, for in a GIF each stays for whole hundredths
 KINDS = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}
 
 
-def check(path: str | os.PathLike) -> None:
+def check(path: str | os.PathLike, *, rate: int = 12) -> None:
     """That such a film can be written here."""
+    if not 1 <= rate <= FASTEST:
+        raise UsageError(f"{rate} pictures a second; give 1 to {FASTEST}: no film shows more")
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
         raise UsageError(f"{path}: no film ends in {ending!r}; end it in {', '.join(ENDINGS)}")
@@ -27,7 +30,7 @@ def check(path: str | os.PathLike) -> None:
 
 def save(path: str | os.PathLike, pictures: Sequence[np.ndarray], *, rate: int = 12) -> None:
     """Write pictures (1, H, W, 3), all of one size, `rate` of them a second; whole or not at all."""
-    check(path)
+    check(path, rate=rate)
     if not pictures or len({picture.shape for picture in pictures}) != 1:
         raise UsageError(f"{path}: a film wants pictures of one size, at least one")
     frames = [np.rint(picture[0].clip(0, 255)).astype(np.uint8) for picture in pictures]
@@ -36,7 +39,10 @@ def save(path: str | os.PathLike, pictures: Sequence[np.ndarray], *, rate: int =
         if ending == ".mp4":
             h, w = frames[0].shape[:2]  # H.264 wants even sizes
             even = [frame[: h - h % 2, : w - w % 2] for frame in frames]
-            _ffmpeg().mimsave(partial, even, format="FFMPEG", fps=rate, codec="libx264")
+            film = _ffmpeg().mimsave(
+                "<bytes>", even, format="mp4", fps=rate, codec="libx264", macro_block_size=2
+            )
+            partial.write_bytes(film)  # ffmpeg itself would want a name that ends in .mp4
             return
         first, *others = (Image.fromarray(frame) for frame in frames)
         more = {"save_all": True, "append_images": others, "duration": round(1000 / rate), "loop": 0}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidnn.arrays import to_host
+from minidnn.arrays import to_device, to_host
 from minidnn.dream import Frame, State
-from minidnn.errors import DamagedFileError, FileFormatError, MismatchError
+from minidnn.errors import DamagedFileError, FileFormatError, MinidnnError, MismatchError
 from minidnn.files import replacing
-from minidnn.recipes.job import Job
+from minidnn.recipes.job import Job, Opened
 
 MEASURED = ("value", "penalty", "gradient_norm", "penalty_norm", "step_norm", "seconds", "number", "octave")
 
@@ -24,6 +25,7 @@ class Checkpoint(NamedTuple):
 
     job: Job
     weights: str  # the digest of the net's
+    files: dict[str, str]  # the digests of photo, guide and mask
     frame: Frame
     history: list[dict[str, Any]]
 
@@ -35,6 +37,7 @@ def save(path: str | Path, there: Checkpoint) -> None:
         "minidnn": "dream",
         "job": there.job.as_json(),
         "weights": there.weights,
+        "files": there.files,
         "history": there.history,
         "frame": {name: getattr(frame, name) for name in MEASURED} | {"layer_norms": frame.layer_norms},
         "state": _packed(vars(frame.state), arrays),
@@ -45,20 +48,65 @@ def save(path: str | Path, there: Checkpoint) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load(path: str | Path) -> Checkpoint:
-    """Read one that `save` wrote."""
+def load(path: str | Path, device: str = "cpu") -> Checkpoint:
+    """Read one that `save` wrote, to go on with on that device."""
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:
             told = json.loads(arrays["told"].tobytes())
             state = State(**_unpacked(told["state"], arrays))
             frame = Frame(arrays["picture"], **told["frame"], state=state)
-            return Checkpoint(Job.from_json(told["job"]), told["weights"], frame, told["history"])
+            _check(frame, told["history"])
+            moved = {name: to_device(arrays[name], device) for name in arrays.files}
+            state = State(**_unpacked(told["state"], moved))
+            frame = replace(frame, picture=moved["picture"], state=state)
+            return Checkpoint(
+                Job.from_json(told["job"]), told["weights"], dict(told["files"]), frame, told["history"]
+            )
+    except MinidnnError as error:
+        error.add_note(f"in {path}")
+        raise
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file; a dream writes one with --checkpoint") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MismatchError(f"{path}: no checkpoint of a dream (lacks {error}); name another file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedFileError(f"{path}: damaged, or no checkpoint ({error}); begin the dream anew") from None
+    except Exception as error:  # what is wrong with such a file comes as an error of a dozen kinds
+        found = f"{type(error).__name__}: {error}"
+        raise DamagedFileError(
+            f"{path}: no checkpoint of a dream, or damaged ({found:.200}); begin the dream anew"
+        ) from None
+
+
+def check(path: str | Path, there: Checkpoint, opened: Opened, weights: str) -> None:
+    """That the dream goes on with the very weights and pictures that it began with."""
+    if there.weights != weights:
+        raise MismatchError(
+            f"{path}: began with other weights than those in {opened.job.net} now; bring those back"
+        )
+    for name, digest in opened.files.items():
+        if there.files.get(name) != digest:
+            found = f"{getattr(opened.job, name)} is another {name} now"
+            raise MismatchError(f"{path}: {found} than it began with; bring that one back")
+    if there.frame.picture.dtype != opened.picture.dtype or there.frame.octave >= len(opened.sizes):
+        raise MismatchError(f"{path}: its picture is not one of this dream; begin the dream anew")
+
+
+def _check_sizes(path: str | Path) -> None:
+    """That nothing in the file says it is larger than the file: `save` compresses nothing."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size:
+            raise ValueError("it claims to hold more than it has")
+
+
+def _check(frame: Frame, history: Any) -> None:
+    """That it is what a dream can go on from, and can be told of at its end."""
+    start, picture = frame.state.start, frame.picture
+    if picture.ndim != 4 or picture.shape != start.shape or not np.isfinite(picture).all():
+        raise ValueError(f"a picture {picture.shape} that began as {start.shape}")
+    np.random.default_rng(0).bit_generator.state = dict(frame.state.rng)
+    for row in history:
+        if not (isinstance(row["digest"], str) and isinstance(row["octave"], int)):
+            raise ValueError(f"a step noted as {row!r:.60}")
+        for name in MEASURED:
+            float(row[name])
 
 
 def _packed(part: Any, arrays: dict[str, np.ndarray]) -> Any:

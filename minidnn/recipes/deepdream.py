@@ -31,18 +31,43 @@ from minidnn.dream import (
     decay,
     dream_in_octaves,
 )
-from minidnn.dream.octaves import fitting_sizes, sized
+from minidnn.dream.octaves import fitting_sizes, net_channels, sized
 from minidnn.errors import UsageError
 from minidnn.graph import Handle
 from minidnn.layers import Conv
 from minidnn.net import Net
 from minidnn.optim import LBFGS, SGD, Adam, MeanAbs, Optimiser, UnitNorm
+from minidnn.plan import Plan, bytes_of
 from minidnn.recipes.goals import named, parsed
+from minidnn.recipes.memory import plan_within
 
 STEPS = {"mean-abs": MeanAbs, "unit": UnitNorm, "plain": SGD, "adam": Adam, "lbfgs": LBFGS}
 CANVASES = {"pixels": Canvas, "fourier": Fourier, "cppn": CPPN}
+# The rule and the rate of a canvas for which nothing else was asked.
+SUITED = {"pixels": ("mean-abs", 1.5), "fourier": ("adam", 0.02), "cppn": ("adam", 0.003)}
 # Layers that dream well in nets that people have, tried by eye; the first that a net has is its default.
 FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu2")
+
+WIDEST = 100  # pixels; a wider blur leaves one colour
+RANGES = {  # from what to what each setting may be; a note in a stranger's picture may ask for anything
+    "steps": (1, 50_000),
+    "octaves": (1, 50),
+    "factor": (1.01, 10),
+    "rate": (1e-20, 1e20),
+    "jitter": (0, 10_000),
+    "turn": (0, 180),
+    "scale": (0, 0.9),
+    "colours": (0, 1),
+    "tv": (0, 1e9),
+    "tv_exponent": (1, 10),
+    "norm": (0, 1e9),
+    "decay": (0, 1e9),
+    "blur": (0, WIDEST),
+    "blur_every": (1, 50_000),
+    "bilateral": (0, 20),
+    "blend": (0, 1),
+    "seed": (0, 2**63),
+}
 
 
 @dataclass(frozen=True)
@@ -54,8 +79,8 @@ class DeepDream:
     steps: int = 15  # in each octave
     octaves: int = 4
     factor: float = 1.4  # from one octave to the next
-    rule: str = "mean-abs"  # how a gradient becomes a step: mean-abs, unit, plain, adam, lbfgs
-    rate: float = 1.5  # of the rule; for mean-abs the mean change of a pixel in one step
+    rule: str = ""  # how a gradient becomes a step: mean-abs, unit, plain, adam, lbfgs
+    rate: float | None = None  # of the rule; for mean-abs the mean change of a pixel in one step
     canvas: str = "pixels"  # or fourier, cppn
     jitter: int = 32  # pixels that the picture is rolled by, at most, in each step
     turn: float = 0.0  # degrees that it is turned by, at most
@@ -76,20 +101,27 @@ class DeepDream:
     slide: bool = False  # let the fully connected layers slide over a picture larger than trained on
     blend: float = 0.3  # of a folder of frames: the share of the last dream that the next begins with
     seed: int = 0
+    max_memory: str = ""  # of the whole process, as 2GB; what takes more goes in tiles. Empty: no bound
 
     def __post_init__(self) -> None:
-        choices = {"rule": [*STEPS], "canvas": [*CANVASES], "window": ["", "random", "in-turn"]}
+        choices = {"rule": ["", *STEPS], "canvas": [*CANVASES], "window": ["", "random", "in-turn"]}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(
                     f"{name} {getattr(self, name)!r}; there are {', '.join(filter(None, known))}"
                 )
-        for name in ("steps", "octaves", "blur_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}; give at least 1")
-        for name in ("jitter", "turn", "scale", "tv", "norm", "decay", "blur", "bilateral", "blend", "seed"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} {getattr(self, name)}; give 0 or more")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:  # NaN is in no range
+                raise UsageError(f"{name} {value}; give {least:,} to {most:,}")
+        if not all(0 < sigma <= WIDEST for sigma in self.smooth):
+            raise UsageError(f"smooth {self.smooth}; give widths above 0, up to {WIDEST}")
+        if len(self.window_share) != 2:
+            raise UsageError(f"window_share {self.window_share}; give two: from and to which share")
+        if self.canvas == "cppn" and (self.blur or self.bilateral):
+            raise UsageError("canvas cppn paints anew what a blur took away; leave out blur and bilateral")
+        if self.max_memory:
+            bytes_of(self.max_memory)
         self.way()  # each part checks what is its own
 
     def way(self, mask: Array | None = None) -> Way:
@@ -110,9 +142,7 @@ class DeepDream:
             Blur(self.blur, self.blur_border) if self.blur else None,
             Bilateral(self.bilateral) if self.bilateral else None,
         ]
-        on_pixels = (
-            self.canvas == "pixels"
-        )  # a canvas of waves has natural colours and smooth steps by itself
+        on_pixels = self.canvas == "pixels"  # other canvases bring their own natural colours and large shapes
         return Way(
             step=self.optimiser(),
             canvas=partial(CPPN, seed=self.seed) if self.canvas == "cppn" else CANVASES[self.canvas],
@@ -125,7 +155,8 @@ class DeepDream:
         )
 
     def optimiser(self) -> Optimiser:
-        return STEPS[self.rule](self.rate)
+        rule, rate = SUITED[self.canvas]
+        return STEPS[self.rule or rule](rate if self.rate is None else self.rate)
 
 
 def deepdream(
@@ -139,18 +170,26 @@ def deepdream(
 ) -> Iterator[Frame]:
     """Dream of this picture (N, H, W, 3), 0..255. The guide has any size, the mask is (1, H, W, 1), 0..1."""
     net = prepared(net, slide=settings.slide)
-    at_size = partial(objective_at, net, picture, settings, guide)
+    at_size, way = partial(objective_at, net, picture, settings, guide), settings.way(mask)
+    if settings.max_memory:
+        way = replace(way, plan=planned_within(net, picture, settings, at_size(picture.shape[1:3])))
     return dream_in_octaves(
         net,
         picture,
         at_size,
-        settings.way(mask),
+        way,
         steps=settings.steps,
         octaves=settings.octaves,
         factor=settings.factor,
         rng=np.random.default_rng(settings.seed),
         resume=resume,
     )
+
+
+def planned_within(net: Net, picture: Array, settings: DeepDream, objective: Objective) -> Plan:
+    """How the net looks at pictures up to this one within the memory that the settings allow."""
+    limit, canvas, rule = settings.max_memory or None, settings.canvas, settings.optimiser()
+    return plan_within(net, picture, objective.layers, max_memory=limit, canvas=canvas, rule=rule)
 
 
 def prepared(net: Net, *, slide: bool = False) -> Net:
@@ -194,6 +233,7 @@ def objective_of(net: Net, picture: Array, settings: DeepDream, guide: Array | N
         settings.objective,
         net,
         layers_of(net, settings),
+        shape=(*picture.shape[:3], net_channels(net, picture.shape[3])),
         guide=None if shown is None else response(shown),
         original=response(picture),
     )

@@ -1,23 +1,30 @@
-"""What a dream will cost, from one trial step at the smallest size: the arithmetic grows with the pixels."""
+"""What a dream will cost, from trial steps at small sizes: the arithmetic grows with the pixels."""
 
 from __future__ import annotations
 
 import os
+import tracemalloc
+from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from time import perf_counter
 from typing import NamedTuple
 
+import numpy as np
+
 from minidnn.arrays import device_of
-from minidnn.dream import Objective, squared_norm
-from minidnn.dream.loop import climb
+from minidnn.dream import Objective, dream, squared_norm
 from minidnn.dream.octaves import sized
-from minidnn.errors import ShapeError, TooLargeError
+from minidnn.errors import DivergedError, ShapeError, TooLargeError
 from minidnn.net import Net
+from minidnn.plan import Plan
+from minidnn.recipes.deepdream import planned_within
 from minidnn.recipes.job import Opened
 
-TRIAL = 160  # pixels of the short side at which it is tried, or the whole picture if that is smaller
-OVERHEAD = 1.3  # pictures, optimiser and workspaces beside what a run holds: measured 1.1 to 1.3
+TRIALS = (160, 320)  # pixels of the short side at which it is tried, or the picture if that is smaller
+LARGE = 512 * 512  # pixels; smaller pictures fit everywhere, and the trial would take long beside the dream
+OVERHEAD = 1.2  # what the system hands out beside what was asked for
 
 
 class Forecast(NamedTuple):
@@ -31,20 +38,61 @@ class Forecast(NamedTuple):
 
 
 def forecast(opened: Opened) -> Forecast:
-    """Try one step small, and scale it up."""
+    """What all steps will take; where a bound was given, by the plan that keeps it."""
+    if not opened.job.settings.max_memory:
+        return _straight_on(opened, None)
+    plan = planned_within(opened.net, opened.picture, opened.job.settings, opened.objective)
+    return Forecast(_straight_on(opened, plan).seconds * plan.work, plan.need)
+
+
+def _straight_on(opened: Opened, plan: Plan | None) -> Forecast:
+    """Try it at two small sizes, and go on in a line: some memory grows with the pixels, some not."""
     net, picture = opened.net, opened.picture
-    objective = reduce(add, map(squared_norm, opened.objective.layers))  # as costly as the real one
     h, w = picture.shape[1:3]
-    small = (round(h * TRIAL / min(h, w)), round(w * TRIAL / min(h, w)))
-    size = small if min(h, w) > TRIAL and fits(net, objective, small) else (h, w)
-    trial, res = sized(picture, size), net.init_res()
-    climb(net, res, trial, objective)  # the first time, weights are prepared as well
-    began = perf_counter()
-    climb(net, res, trial, objective)
-    seconds, pixels = perf_counter() - began, size[0] * size[1]
-    to_do = sum(rows * columns for rows, columns in opened.sizes) * opened.job.settings.steps
-    weights = sum(array.nbytes for array in net.params.values()) + net.prepared.nbytes
-    return Forecast(seconds * to_do / pixels, OVERHEAD * res.nbytes * h * w / pixels + weights)
+    smaller, small = ((round(h * side / min(h, w)), round(w * side / min(h, w))) for side in TRIALS)
+    objective = reduce(add, map(squared_norm, opened.objective.layers))  # as costly as the real one
+    known = sum(array.nbytes for array in net.params.values()) + net.prepared.nbytes
+    if h * w <= small[0] * small[1] or not fits(net, objective, smaller):
+        _tried(opened, objective, (h, w), plan)  # the first time, weights are prepared as well
+        seconds, nbytes = _tried(opened, objective, (h, w), plan)
+        return Forecast(_for_all(opened, seconds / (h * w)), nbytes + known)
+    _tried(opened, objective, smaller, plan)
+    _, least = _tried(opened, objective, smaller, plan)
+    seconds, nbytes = _tried(opened, objective, small, plan)
+    pixels = small[0] * small[1]
+    for_each = max(0.0, (nbytes - least) / (pixels - smaller[0] * smaller[1]))
+    return Forecast(_for_all(opened, seconds / pixels), nbytes + for_each * (h * w - pixels) + known)
+
+
+def _tried(
+    opened: Opened, objective: Objective, size: tuple[int, int], plan: Plan | None
+) -> tuple[float, float]:
+    """The seconds of one step at that size, and the bytes of two."""
+    net, res, settings = opened.net, opened.net.init_res(), opened.job.settings
+    picture, rng = sized(opened.picture, size), np.random.default_rng(settings.seed)
+    frames = dream(net, picture, objective, replace(settings.way(), plan=plan), rng=rng, res=res)
+    was_tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    try:
+        with suppress(DivergedError):  # that shall be told when it is dreamed, not now
+            next(frames)
+        began = perf_counter()
+        with suppress(DivergedError, StopIteration):
+            next(frames)
+        seconds, peak = perf_counter() - began, tracemalloc.get_traced_memory()[1]
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+    on_host = device_of(opened.picture) == "cpu"
+    return seconds, OVERHEAD * (peak - before if on_host else res.nbytes)
+
+
+def _for_all(opened: Opened, seconds_for_each: float) -> float:
+    """Seconds for all pixels of all steps."""
+    pixels = sum(h * w for h, w in opened.sizes)
+    return seconds_for_each * pixels * opened.job.settings.steps
 
 
 def fits(net: Net, objective: Objective, size: tuple[int, int]) -> bool:
@@ -55,6 +103,13 @@ def fits(net: Net, objective: Objective, size: tuple[int, int]) -> bool:
     except ShapeError:
         return False
     return True
+
+
+def check_cost(opened: Opened) -> None:
+    """The same for pictures that are large enough to ask; the trial takes time."""
+    h, w = opened.picture.shape[1:3]
+    if h * w > LARGE:
+        check_memory(opened, forecast(opened))
 
 
 def check_memory(opened: Opened, expected: Forecast) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import reduce
+from math import isfinite
 from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,9 +23,11 @@ from minidnn.layers import Softmax
 from minidnn.net import Net
 
 TERM = re.compile(
-    r"\s*(?:(?P<factor>-?[\d.]+(?:e-?\d+)?)\s*\*\s*)?(?P<kind>[a-z-]+)"
-    r"(?:\s*:\s*(?P<argument>[^()+*]+?))?\s*(?:\(\s*(?P<layer>[^()]+?)\s*\))?\s*"
+    r"\s*(?:(?P<factor>-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*\s*)?(?P<kind>[a-z-]+)"
+    r"(?:\s*:\s*(?P<argument>[^()+*\s][^()+*]*?))?\s*(?:\(\s*(?P<layer>[^()\s][^()]*?)\s*\))?\s*"
 )
+LONGEST = 1000  # characters of an objective; nobody types more, and a stranger's note shall not keep us busy
+Shape = tuple[int, ...]
 Respond = Callable[[Handle], Array]  # a layer's response to the guide, or to the first picture
 
 # kind: what it makes grow. The text is the help of the command line.
@@ -40,6 +44,7 @@ KINDS = {
     "caricature": "more of how it is",
     "diversity": "that the pictures of a batch differ",
 }
+PLAIN = ("norm", "guide", "match", "caricature", "diversity")  # nothing to say behind a colon
 
 
 def parsed(
@@ -47,71 +52,112 @@ def parsed(
     net: Net,
     layers: Sequence[Handle],
     *,
+    shape: Shape | None = None,
     guide: Respond | None = None,
     original: Respond | None = None,
 ) -> Objective:
-    """The objective that a text asks for; `guide` and `original` say how layers respond to those pictures."""
-    terms = [_term(part, net, layers, guide, original) for part in re.split(r"\+(?![^(]*\))", text)]
-    return reduce(add, terms)
+    """The objective that a text asks for; `guide` and `original` say how layers respond to those pictures.
+
+    With the `shape` of the images that the net will see, numbers of channels are checked before the dream.
+    """
+    if len(text) > LONGEST:
+        raise UsageError(f"an objective of {len(text):,} characters; give at most {LONGEST:,}")
+    about = _About(net, shape, guide, original)
+    return reduce(add, [_term(part, about, layers) for part in re.split(r"\+(?![^(]*\))", text)])
 
 
-def _term(
-    text: str, net: Net, layers: Sequence[Handle], guide: Respond | None, original: Respond | None
-) -> Objective:
+class _About(NamedTuple):
+    """What the words of an objective are about."""
+
+    net: Net
+    shape: Shape | None
+    guide: Respond | None
+    original: Respond | None
+
+    def channels(self, layer: str) -> int | None:
+        return None if self.shape is None else self.net.shapes(self.shape, upto=[layer])[layer][3]
+
+
+def _term(text: str, about: _About, layers: Sequence[Handle]) -> Objective:
     found = TERM.fullmatch(text)
     if found is None:
         raise UsageError(
             f"objective {text.strip()!r}: say it as norm, channel:12 or 0.5*class:bee eater; "
             f"there are {', '.join(KINDS)}"
         )
-    kind, argument, factor = found["kind"], found["argument"], float(found["factor"] or 1)
+    kind, argument, factor, net = found["kind"], found["argument"], float(found["factor"] or 1), about.net
+    if not isfinite(factor):
+        raise UsageError(f"objective {text.strip()!r}: its factor is {factor}; give a finite one")
     if kind not in KINDS:
         raise UsageError(f"no objective {kind!r}; there are {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
     where = [named(net, found["layer"])] if found["layer"] else [net.name_of(layer) for layer in layers]
     if kind in ("class", "probability"):
         where = [scores_of(net, after_softmax=kind == "probability")]
-    parts = [_of(kind, argument, net, layer, guide, original) for layer in where]
-    whole = reduce(add, parts)
+    whole = reduce(add, [_of(kind, argument, about, layer) for layer in where])
     return whole if factor == 1 else factor * whole
 
 
-def _of(
-    kind: str, argument: str | None, net: Net, layer: str, guide: Respond | None, original: Respond | None
-) -> Objective:
+def _of(kind: str, argument: str | None, about: _About, layer: str) -> Objective:
     """One kind of objective at one layer."""
-    if kind in ("guide", "match"):
-        if guide is None:
-            raise UsageError(f"objective {kind!r} wants a guide picture: --guide PHOTO")
-        return (z.guide_dot if kind == "guide" else z.best_match)(layer, guide(layer))
-    if kind == "caricature":
-        if original is None:
-            raise UsageError("objective 'caricature' wants a first picture to start from")
-        return z.caricature(layer, original(layer))
-    if kind in ("norm", "diversity"):
+    if kind in PLAIN:
         if argument:
             raise UsageError(f"objective {kind!r} takes nothing behind the colon, found {argument!r}")
-        return z.squared_norm(layer) if kind == "norm" else z.diversity(layer)
+        return _plain(kind, about, layer)
     if argument is None:
         raise UsageError(f"objective {kind!r} lacks its argument: {KINDS[kind]}")
+    channels = about.channels(layer)
     if kind in ("class", "probability"):
-        return z.score(layer, class_number(net, argument))
-    if kind == "neuron":
-        k, _, place = argument.partition("@")
-        at = tuple(_whole(place, kind, 2)) if place else None
-        return z.neuron(layer, _whole(k, kind, 1)[0], at)  # type: ignore[arg-type]
-    numbers = _whole(argument, kind)
+        k = class_number(about.net, argument)
+        _check_channels([k], channels, kind, layer)
+        return z.score(layer, k)
+    number, _, place = argument.partition("@") if kind == "neuron" else (argument, "", "")
+    numbers = _whole(number, kind, 1 if kind in ("neuron", "strongest") else None)
     if kind == "strongest":
+        _check_channels([numbers[0] - 1], channels, kind, layer)
         return z.strongest(layer, numbers[0])
+    _check_channels(numbers, channels, kind, layer)
+    if kind == "neuron":
+        return z.neuron(layer, numbers[0], _place(place, about, layer) if place else None)
     if kind == "channel":
         return reduce(add, [z.channel(layer, k) for k in numbers])
-    towards = np.zeros(channels_of(net, layer), net.dtype)
+    towards = np.zeros(channels_of(about.net, layer) if channels is None else channels, about.net.dtype)
     towards[numbers] = 1
     return z.direction(layer, towards, cosine=1)
 
 
+def _place(text: str, about: _About, layer: str) -> tuple[int, int]:
+    """Row and column of a neuron, on the map of this picture."""
+    i, j = _whole(text, "neuron", 2)
+    if about.shape is not None:
+        _, h, w, _ = about.net.shapes(about.shape, upto=[layer])[layer]
+        if i >= h or j >= w:
+            found = f"{layer!r} is a map of {h}x{w} for a picture of {about.shape[1]}x{about.shape[2]}"
+            raise UsageError(
+                f"objective neuron: {found}, it has no place {i},{j}; the smallest octave counts"
+            )
+    return i, j
+
+
+def _plain(kind: str, about: _About, layer: str) -> Objective:
+    """One that takes no argument."""
+    if kind == "norm":
+        return z.squared_norm(layer)
+    if kind == "diversity":
+        if about.shape is not None and about.shape[0] < 2:
+            raise UsageError("objective 'diversity' of one picture; only a batch of two or more can differ")
+        return z.diversity(layer)
+    if kind == "caricature":
+        if about.original is None:
+            raise UsageError("objective 'caricature' wants a first picture to start from")
+        return z.caricature(layer, about.original(layer))
+    if about.guide is None:
+        raise UsageError(f"objective {kind!r} wants a guide picture: --guide PHOTO")
+    return (z.guide_dot if kind == "guide" else z.best_match)(layer, about.guide(layer))
+
+
 def named(net: Net, layer: str | int) -> str:
     """A layer by its name or number, as people type it."""
-    return net.name_of(int(layer) if isinstance(layer, str) and layer.strip().isdigit() else layer)
+    return net.name_of(int(layer) if isinstance(layer, str) and layer.strip().isdecimal() else layer)
 
 
 def scores_of(net: Net, *, after_softmax: bool) -> str:
@@ -127,7 +173,7 @@ def scores_of(net: Net, *, after_softmax: bool) -> str:
 def class_number(net: Net, wanted: str) -> int:
     """The number of a class by its number or by (part of) its name."""
     wanted = wanted.strip()
-    if wanted.isdigit():
+    if wanted.isdecimal():
         return int(wanted)
     if not net.classes:
         raise UsageError(f"the net knows no names of classes: ask for {wanted!r} by its number")
@@ -149,6 +195,11 @@ def channels_of(net: Net, layer: str) -> int:
     if net.input_shape is None:
         raise UsageError("the net does not know its input_shape: ask for channel:… instead of direction:…")
     return net.shapes((1, *net.input_shape), upto=[layer])[layer][3]
+
+
+def _check_channels(numbers: Sequence[int], channels: int | None, kind: str, layer: str) -> None:
+    if channels is not None and not 0 <= min(numbers) <= max(numbers) < channels:
+        raise UsageError(f"objective {kind!r}: {layer!r} has {channels} channels, 0 to {channels - 1}")
 
 
 def _whole(text: str, kind: str, count: int | None = None) -> list[int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from minidnn import __version__, images, weights, zoo
 from minidnn.arrays import Array, to_device
 from minidnn.dream import Frame, Objective
 from minidnn.dream.octaves import sized
-from minidnn.errors import UsageError, did_you_mean
+from minidnn.errors import FileFormatError, TooLargeError, UsageError, did_you_mean
 from minidnn.net import Net
-from minidnn.recipes.deepdream import DeepDream, deepdream, objective_of, planned, prepared
+from minidnn.recipes.deepdream import DeepDream, deepdream, objective_at, objective_of, planned, prepared
 
 STARTS = ("photo", "noise")
+FILES = ("photo", "guide", "mask")  # that a job may read beside the net's
+MOST_STEPS = 50_000  # in one dream: the digests of more would not fit into the note of a picture
 NOISE = (127.5, 12.0)  # mean and deviation: loud enough to begin with, quiet enough to leave no grain
 
 
@@ -40,6 +43,9 @@ class Job:
             raise UsageError(f"start {self.start!r}; there are {' and '.join(STARTS)}")
         if self.size is not None and min(self.size) < 1:
             raise UsageError(f"size {self.size}; give at least 1x1")
+        if self.size is not None and self.size[0] * self.size[1] > images.MAX_PIXELS:
+            found = f"{self.size[0]}x{self.size[1]} is {self.size[0] * self.size[1]:,} pixels"
+            raise TooLargeError(f"{found}, the limit is {images.MAX_PIXELS:,}: dream a smaller picture")
 
     def opened(self, device: str = "cpu") -> Opened:
         """Everything read and checked; nothing dreamed yet."""
@@ -50,8 +56,16 @@ class Job:
         picture = to_device(picture, device)
         guide, mask = (a if a is None else to_device(a, device) for a in (guide, mask))
         objective = objective_of(net, picture, self.settings, guide)
-        sizes = planned(net, picture, self.settings, objective)
-        return Opened(self, net, picture, guide, mask, objective, list(sizes))
+        sizes = list(planned(net, picture, self.settings, objective))
+        objective_at(net, picture, self.settings, guide, sizes[0])  # whether it can be asked of the smallest
+        if (steps := len(sizes) * self.settings.steps) > MOST_STEPS:
+            raise UsageError(f"a dream of {steps:,} steps; give at most {MOST_STEPS:,}")
+        return Opened(self, net, picture, guide, mask, objective, sizes, self._digests())
+
+    def _digests(self) -> dict[str, str]:
+        """What the files were when they were read, so that they may be moved during the dream."""
+        files = {name: getattr(self, name) for name in FILES}
+        return {name: file_digest(path) for name, path in files.items() if path is not None}
 
     def _picture(self) -> np.ndarray:
         if self.photo is not None:
@@ -71,8 +85,8 @@ class Job:
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Job:
         """The job that was told; what it does not know it refuses."""
-        settings = dict(told.get("settings", {}))
-        return cls(**{**_known(cls, told), "settings": DeepDream(**_known(DeepDream, settings))})
+        settings = _known(DeepDream, told.get("settings", {}))
+        return cls(**_known(cls, {**told, "settings": DeepDream(**settings)}))
 
 
 class Opened(NamedTuple):
@@ -85,6 +99,7 @@ class Opened(NamedTuple):
     mask: Array | None
     objective: Objective
     sizes: list[tuple[int, int]]  # of the octaves
+    files: dict[str, str]  # the digests of photo, guide and mask, as far as there are such
 
     @property
     def total(self) -> int:
@@ -97,12 +112,11 @@ class Opened(NamedTuple):
 
     def told(self, digests: list[str]) -> str:
         """The note that goes into a picture: the job, what it was done with, and each step's digest."""
-        files = {name: getattr(self.job, name) for name in ("photo", "guide", "mask")}
         return json.dumps(
             {
                 "job": self.job.as_json(),
                 "weights": weights.digest(self.net),
-                "files": {name: file_digest(path) for name, path in files.items() if path is not None},
+                "files": self.files,
                 "versions": {"minidnn": __version__, "numpy": np.__version__},
                 "steps": digests,
             }
@@ -130,8 +144,11 @@ def mask_from(path: str, size: tuple[int, int]) -> np.ndarray:
 
 def file_digest(path: str) -> str:
     """The sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileFormatError(f"{path}: {error.strerror}; give another file") from None
 
 
 def picture_digest(picture: Array) -> str:
@@ -139,10 +156,28 @@ def picture_digest(picture: Array) -> str:
     return hashlib.blake2b(np.ascontiguousarray(picture).tobytes(), digest_size=6).hexdigest()
 
 
-def _known(kind: type, told: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type, told: Any) -> dict[str, Any]:
     """The fields of a dataclass from JSON, where lists were tuples."""
-    names = {f.name for f in fields(kind)}
-    for name in told:
-        if name not in names:
-            raise UsageError(f"no setting {name!r}{did_you_mean(name, names)}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    if not isinstance(told, Mapping):
+        raise UsageError(f"settings are {told!r:.60}; they should be names and values")
+    hints = get_type_hints(kind)
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    for name, value in found.items():
+        if name not in hints:
+            raise UsageError(f"no setting {name!r}{did_you_mean(name, hints)}")
+        if not _is(value, hints[name]):
+            raise UsageError(f"setting {name} is {value!r:.60}; it should be {hints[name]}")
+    return found
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is what the type says."""
+    parts = get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_is(value, part) for part in parts)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple) or not (parts[-1] is Ellipsis or len(parts) == len(value)):
+            return False
+        each = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return all(map(_is, value, each))
+    return type(value) in (int, float) if hint is float else type(value) is hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from minidnn.errors import UsageError
@@ -32,7 +33,7 @@ def plot_run(history: History, *, title: str = "") -> bytes:
         middle.plot(steps, shares, marker=".")
         below.plot(steps, [row["step_norm"] for row in rows], marker=".")
     top.set_ylabel("value z")
-    top.set_title(title, fontsize=10)
+    top.set_title(_plain(title), fontsize=10)
     if len(octaves) > 1:
         top.legend(fontsize=8)
     middle.set_ylabel("gradient's share")
@@ -48,10 +49,10 @@ def plot_lines(
     """Several lines against the count 1, 2, 3 …, as an SVG picture."""
     figure, (axes,) = _figure(1)
     for name, values in lines.items():
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=name)
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=_plain(name))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_plain(title), fontsize=10)
     if log:
         axes.set_yscale("log")
     axes.legend(fontsize=8)
@@ -82,11 +83,20 @@ def _figure(rows: int) -> tuple[Any, Any]:
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for one in axes:
         one.grid(alpha=0.3)
+        one.xaxis.get_major_locator().set_params(integer=True)  # there is no step 2.5
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
+def _plain(words: str) -> str:
+    """As it is, in lines: names of layers come from files, and between two dollars would be mathematics."""
+    return "\n".join(wrap(words, 90)).replace("$", r"\$")
+
+
 def _svg(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    import matplotlib
+
+    buffer, nobody = io.BytesIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": "minidnn"}):  # so that the same plot has the same bytes
+        figure.savefig(buffer, format="svg", metadata=nobody)
     return buffer.getvalue()

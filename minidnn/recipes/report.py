@@ -36,18 +36,19 @@ def report(
     pictures: Sequence[tuple[str, Array]],
 ) -> None:
     """Write the page."""
-    findings = look(opened.net, to_host(opened.picture), picture, opened.objective.layers)
+    findings = look(opened.net.to("cpu"), to_host(opened.picture), picture, opened.objective.layers)
     parts = [
         _figure(picture, f"the dream, {picture.shape[2]}x{picture.shape[1]} pixels"),
         _figure(to_host(opened.picture), "what it began with"),
         _figure(strip(pictures), "how it grew"),
-        f"<figure>{_svg(plot_run(history, title=str(opened.objective)))}</figure>",
+        _plot(plot_run(history, title=str(opened.objective))),
         *(_section(finding) for finding in findings),
         "<h2>Settings</h2>" + _table(_settings(opened)),
     ]
     title = f"A dream of {', '.join(map(str, opened.objective.layers))}"
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>{''.join(parts)}</html>"
     )
     with replacing(path) as partial:
@@ -64,10 +65,12 @@ def _figure(picture: np.ndarray, caption: str) -> str:
     return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
 
 
-def _svg(svg: bytes) -> str:
+def _plot(svg: bytes) -> str:
     """The picture without the head that a file of its own needs."""
-    text = svg.decode()
-    return text[text.index("<svg") :]
+    words = "z, the gradient's share of the way and the length of each step, step by step"
+    text = svg.decode().partition("<svg")[2]
+    caption = f"<figcaption>{html.escape(words)}</figcaption>"
+    return f'<figure><svg role="img" aria-label="{html.escape(words)}"{text}{caption}</figure>'
 
 
 def _section(finding: Finding) -> str:

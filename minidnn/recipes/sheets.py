@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,7 @@ from minidnn.dream.octaves import sized
 from minidnn.errors import UsageError
 
 GAP = 6  # pixels between pictures
+CAPTION = 240  # pixels that a caption may take under a picture that is narrower
 PAPER = (255, 255, 255)
 INK = (40, 40, 40)
 
@@ -25,7 +27,8 @@ def sheet(
     columns = columns or min(len(pictures), 4)
     font = ImageFont.load_default(size=14)
     tiles = [(caption, _as_image(picture, height)) for caption, picture in pictures]
-    width, line = max(tile.width for _, tile in tiles), 20
+    longest, line = max(font.getlength(caption) for caption, _ in tiles), 20
+    width = max(*(tile.width for _, tile in tiles), min(CAPTION, ceil(longest)))
     rows = -(-len(tiles) // columns)
     paper = Image.new("RGB", (GAP + columns * (width + GAP), GAP + rows * (height + line + GAP)), PAPER)
     pen = ImageDraw.Draw(paper)
@@ -49,7 +52,8 @@ def strip(frames: Sequence[tuple[str, Array]], count: int = 6) -> np.ndarray:
 def _as_image(picture: Array, height: int) -> Image.Image:
     pixels = to_host(picture)
     h, w = pixels.shape[1:3]
-    pixels = sized(pixels, (height, max(1, round(w * height / h))))[0].clip(0, 255)
+    scale = min(height / h, 4 * height / w)  # a picture like a ribbon shall not make a sheet of miles
+    pixels = sized(pixels, (max(1, round(h * scale)), max(1, round(w * scale))))[0].clip(0, 255)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return Image.fromarray(np.rint(pixels).astype(np.uint8))

@@ -15,8 +15,6 @@ from minidnn.recipes.job import Opened
 
 def nearer(picture: Array, share: float = 0.05) -> Array:
     """The middle of the picture, enlarged to its size so that `share` of it is lost at the border."""
-    if not 0 < share < 1:
-        raise UsageError(f"zoom by {share}; give a share above 0 and below 1, as 0.05")
     h, w = picture.shape[1:3]
     rows, columns = ((np.arange(n) + 0.5 - n / 2) * (1 - share) + n / 2 - 0.5 for n in (h, w))
     y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -27,6 +25,12 @@ def flight(opened: Opened, frames: int, *, share: float = 0.05, seed_step: int =
     """So many pictures, each dreamed from a nearer view of the one before, the first from the photo."""
     if frames < 1:
         raise UsageError(f"a film of {frames} frames; give at least 1")
+    if not 0 < share < 1:
+        raise UsageError(f"zoom by {share}; give a share above 0 and below 1, as 0.05")
+    return _flight(opened, frames, share, seed_step)
+
+
+def _flight(opened: Opened, frames: int, share: float, seed_step: int) -> Iterator[Array]:
     picture, settings = opened.picture, opened.job.settings
     for number in range(frames):
         there = replace(opened.job, settings=replace(settings, seed=settings.seed + seed_step * number))

@@ -1,0 +1,167 @@
+"""What one layer takes from memory on its way forward and back, told from shapes alone.
+
+These are sums over the arrays that kernels/ and layers/ make, in the same order; the test that runs the real
+thing beside them says when the two have drifted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from minidnn import layers as L
+from minidnn.kernels.choice import Kernel
+from minidnn.kernels.cpu import chunked, winograd
+from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.im2col import ROWS_AT_ONCE
+from minidnn.layers.base import Layer, Shape
+from minidnn.tiles.geometry import Cut
+from minidnn.window import Window
+
+HANDS_ON = L.GradientReversal | L.Dropout | L.Flatten | Cut  # what they got, forward
+HANDS_BACK = L.Concat | L.Add | L.Dropout | L.Flatten | L.PadChannels  # or parts of it, going back
+
+
+class Price(NamedTuple):
+    """Bytes: of the result, of scratch beside it, of what is remembered. `lent` is by the run's memory, which
+    keeps the block; `fresh` is by the system, which takes it back.
+    """
+
+    result: int = 0
+    is_lent: bool = False
+    lent: tuple[int, ...] = ()
+    fresh: int = 0
+    aux: int = 0
+    prepared: int = 0  # filters made for this, once
+
+
+def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: bool, item: int) -> Price:
+    """For inputs of these shapes and an output of y numbers; with `relu`, that behind it is done as well."""
+    x_shape = x_shapes[0]
+    if isinstance(layer, L.Conv):
+        return _conv(layer, how, x_shape, relu, item)
+    if isinstance(layer, L.ConvTranspose):
+        plain = L.Conv(layer.w, None, layer.window, layer.groups)
+        priced = _plain_back(plain, layer.out_shape(x_shape), item)
+        return Price(item * y, False, (priced.result, *priced.lent), priced.fresh)
+    if isinstance(layer, HANDS_ON):
+        return Price()
+    if isinstance(layer, L.ReLU | L.BatchNorm):
+        return Price(item * y, True)
+    if isinstance(layer, L.MaxPool):
+        switches = y * (1 if layer.window.taps <= 256 else 4)
+        return Price(item * y, True, fresh=_ground(layer.window, x_shape, item), aux=switches)
+    if isinstance(layer, L.LRN):
+        return Price(item * y, fresh=2 * item * y, aux=item * y)
+    if isinstance(layer, L.AvgPool):
+        return Price(item * y, fresh=_ground(layer.window, x_shape, item) + item * y)
+    if isinstance(layer, L.Concat | L.Add | L.FC | L.GlobalAvgPool | L.PadChannels):
+        return Price(item * y)
+    return Price(item * y, fresh=item * y)
+
+
+def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: int) -> Price:
+    """The gradient by the inputs, from that by the output."""
+    x_shape, x = x_shapes[0], item * sum(map(prod, x_shapes))
+    if isinstance(layer, L.Conv):
+        return _conv_back(layer, how, x_shape, item)
+    if isinstance(layer, L.ConvTranspose):
+        plain = L.Conv(layer.w, None, layer.window, layer.groups)
+        return _plain(plain, layer.out_shape(x_shape), False, item)
+    if isinstance(layer, HANDS_BACK):
+        return Price()
+    if isinstance(layer, L.ReLU | L.BatchNorm):
+        return Price(x, True)
+    if isinstance(layer, L.MaxPool | L.MaxUnpool):
+        whole = item * x_shape[0] * prod(layer.window.padded_size(*x_shape[1:3])) * x_shape[3]
+        return Price(whole, True, fresh=(item + 1) * y if layer.window.overlaps else 0)
+    if isinstance(layer, L.LRN):
+        return Price(x, fresh=4 * x)
+    if isinstance(layer, L.AvgPool):
+        return Price(x + _ground(layer.window, x_shape, item), fresh=item * y)
+    if isinstance(layer, Cut | L.FC | L.GlobalAvgPool | L.GradientReversal):
+        return Price(x)
+    return Price(x, fresh=x)
+
+
+def _conv(layer: L.Conv, how: Kernel, x_shape: Shape, relu: bool, item: int) -> Price:
+    name, k = how.algorithm(x_shape, layer.w, layer.window, layer.groups), layer.out_channels
+    if name in winograd.TRANSFORMS:
+        return _winograd(name, x_shape, layer.window, k, item)
+    if name == "im2col":
+        return _plain(layer, x_shape, relu, item)
+    ground, y = _ground(layer.window, x_shape, item), item * prod(layer.out_shape(x_shape))
+    planes = (ground or item * prod(x_shape),) if x_shape[3] // layer.groups < chunked.FEW else ()
+    return Price(y, True, (*planes, *_chunks(layer, x_shape, item)), ground)
+
+
+def _conv_back(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
+    name = how.algorithm(x_shape, layer.w, layer.window, layer.groups)
+    if name in winograd.TRANSFORMS:
+        top, bottom, left, right = (2 - pad for pad in layer.window.pad)
+        turned = Window.of(3, pad=(top, bottom, left, right))
+        return _winograd(name, layer.out_shape(x_shape), turned, x_shape[3], item)
+    if name == "im2col":
+        return _plain_back(layer, x_shape, item)
+    h, w = layer.window.padded_size(*x_shape[1:3])
+    ground, chunks = item * x_shape[0] * h * w * x_shape[3], _chunks(layer, x_shape, item)
+    if x_shape[3] // layer.groups < chunked.FEW:
+        return Price(item * prod(x_shape), True, (ground, *chunks))
+    return Price(ground, True, chunks)
+
+
+def _winograd(name: str, x_shape: Shape, window: Window, k: int, item: int) -> Price:
+    transform = winograd.TRANSFORMS[name]
+    m, p = transform.a.shape
+    n, c, (oh, ow) = x_shape[0], x_shape[3], window.out_size(*x_shape[1:3])
+    rows, columns = -(-oh // m), -(-ow // m)
+    whole, y = item * n * rows * columns * m * m * k, item * n * oh * ow * k
+    tiles, per_tile = rows * columns, p * p * (c + k)
+    if rows >= 12 or (n > 4 and tiles >= winograd.ENOUGH):
+        wide = min(columns, max(64, winograd.IN_CACHE // (4 * per_tile)))
+        wide = -(-columns // -(-columns // wide))
+        tall = max(1, min(4, winograd.IN_CACHE // (wide * per_tile), -(-rows // 2)))
+        room = (item * wide * tall * p * p * c, item * wide * tall * p * p * k) * CREW.size
+        halves = (item * (wide * m + 2) * (tall * m + 2) * c, item * wide * tall * m * p * max(c, k))
+        room += halves * CREW.size
+    else:
+        some = item * min(n, max(1, winograd.AT_ONCE // (per_tile * tiles))) * tiles * p * p
+        room = (some * c, some * k)
+    return Price(y, True, room + ((whole,) if whole > y else ()), prepared=item * p * p * c * k)
+
+
+def _plain(layer: L.Conv, x_shape: Shape, relu: bool, item: int) -> Price:
+    n, oh, ow, k = layer.out_shape(x_shape)
+    at_once, row = _at_once(layer, x_shape), item * oh * ow
+    rows, y = row * at_once * layer.window.taps * layer.w.shape[2], row * n * k
+    fresh = _ground(layer.window, x_shape, item) + row * at_once * k // layer.groups
+    return Price(y, True, (rows, y) if relu else (rows,), fresh)
+
+
+def _plain_back(layer: L.Conv, x_shape: Shape, item: int) -> Price:
+    _, oh, ow, _ = layer.out_shape(x_shape)
+    at_once, dzdx = _at_once(layer, x_shape), item * prod(x_shape)
+    rows = item * at_once * oh * ow * layer.window.taps * layer.w.shape[2]
+    h, w = layer.window.padded_size(*x_shape[1:3])
+    return Price(dzdx, True, (rows,), fresh=item * at_once * h * w * layer.w.shape[2])
+
+
+def _at_once(layer: L.Conv, x_shape: Shape) -> int:
+    """The images that the plain way lays out at once."""
+    _, oh, ow, _ = layer.out_shape(x_shape)
+    return min(x_shape[0], max(1, ROWS_AT_ONCE // (oh * ow * layer.window.taps * layer.w.shape[2])))
+
+
+def _chunks(layer: L.Conv, x_shape: Shape, item: int) -> tuple[int, ...]:
+    _, oh, ow, k = layer.out_shape(x_shape)
+    per_place = layer.window.taps * layer.w.shape[2] + k // layer.groups
+    rows = max(1, chunked.IN_CACHE // (ow * per_place), chunked.LEAST_WINDOWS // ow)
+    return (item * min(oh, rows) * ow * per_place,) * CREW.size
+
+
+def _ground(window: Window, x_shape: Shape, item: int) -> int:
+    """The image with its pads, where it has any."""
+    n, h, w, c = x_shape
+    ph, pw = window.padded_size(h, w)
+    return item * n * ph * pw * c if (ph, pw) != (h, w) else 0

@@ -1,0 +1,266 @@
+"""What is shown of a dream: sheets, strips, plots, the report, the findings; and what it is said to cost."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidnn import images
+from minidnn.arrays import to_host
+from minidnn.cli.watching import watch
+from minidnn.errors import TooLargeError, UsageError
+from minidnn.images import clouds_over_hills
+from minidnn.recipes import forecast as costs
+from minidnn.recipes.microscope import classes_between, look, probabilities, rises, saturation
+from minidnn.recipes.sheets import CAPTION, GAP, sheet, strip
+from minidnn.recipes.zoom import flight, nearer
+from tests.dreamers import classy, photo, quick, saved
+
+# Sheets and strips.
+
+
+def test_a_sheet_has_a_row_of_captions_under_each_row_of_pictures():
+    pictures = [(f"number {k}", clouds_over_hills(20, 30, seed=k)) for k in range(5)]
+    paper = sheet(pictures, columns=3, height=100)
+    assert paper.shape == (1, GAP + 2 * (100 + 20 + GAP), GAP + 3 * (150 + GAP), 3)
+    assert paper[0, GAP + 103 : GAP + 118, GAP : GAP + 150].min() < 100, "ink"
+    assert paper[0, :GAP].min() == 255
+
+
+def test_a_sheet_takes_any_sizes_and_grey():
+    pictures = [("grey", np.full((1, 9, 4, 1), 99.0)), ("ribbon", np.full((1, 2, 900, 3), 50.0))]
+    assert sheet(pictures, height=60).shape[1] == GAP + 60 + 20 + GAP
+    assert sheet(pictures, height=60).shape[2] <= 2 * (4 * 60 + GAP) + GAP
+
+
+def test_small_pictures_keep_captions_that_can_be_read():
+    paper = sheet([("moderate: 0.001, blur every 10", clouds_over_hills(20, 26))], height=20)
+    assert 150 < paper.shape[2] < CAPTION + 2 * GAP
+    assert sheet([("x" * 300, clouds_over_hills(20, 26))], height=20).shape[2] == CAPTION + 2 * GAP
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_a_strip_shows_the_first_and_the_last(count):
+    frames = [(str(k), np.full((1, 10, 14, 3), float(k))) for k in range(count)]
+    shown = strip(frames)
+    assert shown.shape[2] == GAP + min(6, count) * (252 + GAP)
+    assert shown[0, GAP, GAP, 0] == 0 and shown[0, GAP, -GAP - 1, 0] == count - 1
+
+
+def test_sheets_and_strips_of_nothing():
+    for draw in (sheet, strip):
+        with pytest.raises(UsageError, match="of no pictures; give at least one"):
+            draw([])
+
+
+# The microscope.
+
+
+def test_what_rose_most_comes_first():
+    net, before = classy(), clouds_over_hills(33, 29)
+    found = rises(net, before, 255 - before, "conv2", count=3)
+    grown = [float(row[3]) for row in found.rows]
+    assert len(grown) == 3 and grown == sorted(grown, reverse=True)
+    assert str(found).startswith("What rose most in conv2\n  channel")
+
+
+def test_what_the_net_takes_it_for():
+    net, picture = classy(), clouds_over_hills(50, 61)
+    assert probabilities(net, picture).sum() == pytest.approx(1)
+    found = classes_between(net, picture, picture)
+    assert {row[0] for row in found.rows} == set(net.classes)
+    assert len(look(net, picture, picture, ["conv1", "conv2"])) == 4
+    from minidnn import zoo
+
+    assert probabilities(zoo.get("gabor"), picture) is None
+    assert len(look(zoo.get("gabor"), picture, picture, [1])) == 2
+
+
+def test_how_much_is_burnt_out():
+    picture = np.full((1, 4, 5, 1), 100.0)
+    picture[0, :2], picture[0, 3] = 0, 255
+    assert saturation(picture, picture).rows[0] == ("before", "50.0%", "25.0%")
+
+
+# Plots and reports.
+
+
+class Page(HTMLParser):
+    """What a page refers to, says and shows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.alts, self.tags = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append(tag)
+        self.links += [found[name] for name in ("href", "src", "xlink:href") if name in found]
+        self.alts += [found.get("alt")] if tag == "img" else []
+
+
+@pytest.fixture(scope="module")
+def dreamt(tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("dream")
+    job = replace(quick(layers=("conv2",)), net=saved(folder), photo=photo(folder, "<b>&.png"))
+    opened = job.opened()
+    return opened, watch(opened, keep_pictures=True)
+
+
+def test_a_plot_is_an_svg_that_is_always_the_same(dreamt):
+    from minidnn.recipes.plots import plot_run
+
+    _, found = dreamt
+    svg = plot_run(found.history, title="a $ and a <b>, " * 12)
+    assert svg == plot_run(found.history, title="a $ and a <b>, " * 12)
+    assert ET.fromstring(svg).tag.endswith("svg")
+    assert b"matplotlib.org" not in svg
+
+
+def test_a_plot_of_lines_takes_any_names(tmp_path):
+    pytest.importorskip("matplotlib")
+    from minidnn.recipes.plots import plot_lines, save_plot
+
+    svg = plot_lines({"conv$1": [3, 2, 4], r"\frac$": [1, 2]}, xlabel="step", ylabel="|y|", log=True)
+    save_plot(tmp_path / "lines.svg", svg)
+    assert ET.parse(tmp_path / "lines.svg").getroot().tag.endswith("svg")
+    with pytest.raises(UsageError, match=r"plots are written as \.svg"):
+        save_plot(tmp_path / "lines.png", svg)
+
+
+def test_a_report_is_one_page_that_needs_nothing_else(dreamt, tmp_path):
+    from minidnn.recipes.report import report
+
+    opened, found = dreamt
+    report(tmp_path / "r.html", opened, found.picture, found.history, found.pictures)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.links and all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert not re.search(r"url\((?!#)", text)
+    assert len(page.alts) == 3 and all(page.alts)
+    assert 'role="img" aria-label="' in text
+    assert "b" not in page.tags and "&lt;b&gt;&amp;.png" in text
+    for words in ("What rose most in conv2", "What the net takes it for", "matchstick", "<h2>Settings</h2>"):
+        assert words in text
+
+
+def test_a_report_of_a_dream_on_every_device(tmp_path, device):
+    pytest.importorskip("matplotlib")
+    from minidnn.recipes.report import report
+
+    opened = quick(steps=1).opened(device)
+    found = watch(opened, keep_pictures=True)
+    report(tmp_path / "r.html", opened, to_host(found.picture), found.history, found.pictures)
+    assert "What rose most in relu1" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+# The flight.
+
+
+def test_nearer_is_the_middle_enlarged():
+    y, x = np.mgrid[:30, :40].astype("float64")
+    ramp = np.stack([y, x, y + x], axis=2)[None]
+    closer = nearer(ramp, 0.1)
+    assert closer.shape == ramp.shape
+    assert np.allclose(closer[0, :, :, 0], (y - 14.5) * 0.9 + 14.5)
+    assert np.allclose(closer[0, :, :, 1], (x - 19.5) * 0.9 + 19.5)
+
+
+def test_a_flight_begins_at_the_photo_and_goes_on_from_its_own_dreams():
+    opened = quick(steps=1, octaves=1).opened()
+    one, two = flight(opened, 2, share=0.1)
+    (frame,) = opened.frames()
+    assert np.array_equal(one, frame.picture)
+    assert one.shape == two.shape and not np.array_equal(one, two)
+
+
+@pytest.mark.parametrize(("frames", "share"), [(0, 0.1), (3, 0.0), (3, 1.0), (3, float("nan"))])
+def test_flights_to_nowhere_are_told_before_the_first_dream(frames, share):
+    with pytest.raises(UsageError, match=r"give (at least 1|a share above 0)"):
+        flight(quick().opened(), frames, share=share)
+
+
+# What it costs.
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from minidnn.recipes.deepdream import DeepDream
+from minidnn.recipes.forecast import forecast
+from minidnn.recipes.job import Job
+
+def peak():
+    status = Path("/proc/self/status").read_text()  # unlike ru_maxrss it knows nothing of who started us
+    return 1024 * int(re.search(r"VmHWM:\\s*([0-9]+)", status)[1])
+
+def opened(h, w):
+    return Job(size=(h, w), settings=DeepDream(steps=2, octaves=1)).opened()
+
+def dream(h, w):
+    for frame in opened(h, w).frames():
+        pass
+
+if sys.argv[1] == "forecast":
+    print(forecast(opened(450, 520)).nbytes)
+else:
+    dream(40, 50)
+    before = peak()
+    dream(450, 520)
+    print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no system that tells the peak")
+def test_the_forecast_of_memory_is_near_the_truth():
+    told, measured = (
+        float(subprocess.run([sys.executable, "-c", PEAK, what], capture_output=True, check=True).stdout)
+        for what in ("forecast", "measure")
+    )
+    assert 1 / 1.5 < told / measured < 1.5, f"told {told / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
+
+
+def test_the_forecast_of_a_small_picture_is_measured_on_it():
+    expected = costs.forecast(quick().opened())
+    assert 0 < expected.seconds < 60 and 1e4 < expected.nbytes < 1e9
+    assert re.fullmatch(r"about \d+ s, \d+\.\d\d GB at its largest", str(expected))
+    assert [costs.in_words(seconds) for seconds in (3, 89, 100, 6000)] == ["3 s", "89 s", "2 min", "1.7 h"]
+
+
+def test_the_forecast_lets_a_dream_that_will_diverge_do_so_later():
+    assert costs.forecast(quick(rate=1e10).opened()).nbytes > 0
+
+
+def test_too_big_a_picture_is_told_with_a_size_that_fits(monkeypatch):
+    opened = replace(quick(octaves=1), size=(600, 700)).opened()
+    expected = costs.Forecast(9.0, 8e9)
+    costs.check_memory(opened, expected._replace(nbytes=1.0))
+    monkeypatch.setattr(costs, "free_memory", lambda: 2_000_000_000)
+    with pytest.raises(
+        TooLargeError, match=r"of 700x600 needs about 8.0 GB, 2.0 GB are free: .* --size 270x315"
+    ):
+        costs.check_memory(opened, expected)
+    monkeypatch.setattr(costs, "free_memory", lambda: None)
+    costs.check_memory(opened, expected)
+
+
+def test_the_system_says_what_is_free():
+    free = costs.free_memory()
+    assert free is None or 1e6 < free < 1e15
+
+
+def test_pictures_written_and_read_again_are_the_same(tmp_path):
+    picture = np.rint(clouds_over_hills(20, 26))
+    images.save(tmp_path / "p.png", picture, text={"minidnn": "ä–ö"})
+    assert np.array_equal(images.load(tmp_path / "p.png"), picture)
+    assert images.note_in(tmp_path / "p.png", "minidnn") == "ä–ö"
+    assert images.note_in(Path(tmp_path / "p.png"), "other") is None
