@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: help dream test oracle lint bench test-gpu docs size clean
+.PHONY: help dream test oracle fuzz lint bench test-gpu docs size clean
 
 help:
 	@echo "make dream     one look at what minidnn does: a picture in $(OUT)/"
 	@echo "make test      all tests (make test ARGS='-k conv' for some)"
 	@echo "make oracle    install PyTorch too: the tests then compare every layer with it"
+	@echo "make fuzz      20,000 damaged weight files, each converted or refused"
 	@echo "make lint      style and types"
 	@echo "make bench     timings against PyTorch"
 	@echo "make test-gpu  all tests, CuPy among the devices (a card and CUDA=12 or 13)"
@@ -26,6 +27,10 @@ lint: $(BIN)/.dev
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 oracle: $(BIN)/.oracle
+
+CASES ?= 20000
+fuzz: $(BIN)/.dev
+	@$(BIN)/python -m tests.fuzz --cases $(CASES) $(ARGS)
 
 bench: $(BIN)/.bench
 	@$(BIN)/python -m benchmarks

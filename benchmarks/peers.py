@@ -62,11 +62,11 @@ def ours(net: Net, x: np.ndarray, *, keep: str = "needed", target: str = TARGET)
 def torchs(
     net: Net, x: np.ndarray, layout: str, threads: int, *, target: str = TARGET
 ) -> tuple[Callable, Callable]:
-    """The same by PyTorch; layout is "channels_last" or "contiguous_format"."""
+    """The same by PyTorch; layout is "channels_last" or "contiguous_format". It lets go of ours."""
     import torch
 
     torch.set_num_threads(threads)
-    memory_format = getattr(torch, layout)
+    memory_format, start = getattr(torch, layout), net.input
     asked = net.ancestors([target])
     steps = [
         (node.name, _torch_layer(torch, node.layer, memory_format), node.inputs)
@@ -76,7 +76,7 @@ def torchs(
     image = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).contiguous(memory_format=memory_format)
 
     def model(x: Any) -> Any:
-        values = {net.input: x}
+        values = {start: x}
         for name, apply, inputs in steps:
             values[name] = apply(*(values[each] for each in inputs))
         return values[target]
@@ -99,19 +99,19 @@ def _torch_layer(torch: Any, layer: Layer, memory_format: Any) -> Callable[..., 
     if isinstance(layer, Conv):
         w = torch.from_numpy(layer.w.transpose(3, 2, 0, 1).copy()).contiguous(memory_format=memory_format)
         b = None if layer.b is None else torch.from_numpy(layer.b.copy())
-        stride, pad, groups = layer.window.stride, both_pads(layer.window), layer.groups
-        return lambda x: F.conv2d(x, w, b, stride, pad, layer.window.dilation, groups)
+        where = (layer.window.stride, both_pads(layer.window), layer.window.dilation, layer.groups)
+        return lambda x: F.conv2d(x, w, b, *where)
     if isinstance(layer, FC):
         h, width, c, k = layer.w.shape
         w = torch.from_numpy(layer.w.transpose(3, 2, 0, 1).reshape(k, c * h * width).copy())
         b = None if layer.b is None else torch.from_numpy(layer.b.copy())
         return lambda x: F.linear(x.flatten(1), w, b)[:, :, None, None]
     if isinstance(layer, MaxPool | AvgPool):
-        window = layer.window
-        where = (window.kernel, window.stride, both_pads(window))
+        where, ceil = (layer.window.kernel, layer.window.stride, both_pads(layer.window)), layer.window.ceil
         if isinstance(layer, MaxPool):
-            return lambda x: F.max_pool2d(x, *where, ceil_mode=window.ceil)
-        return lambda x: F.avg_pool2d(x, *where, window.ceil, layer.divisor == "padded")
+            return lambda x: F.max_pool2d(x, *where, ceil_mode=ceil)
+        counts_pads = layer.divisor == "padded"
+        return lambda x: F.avg_pool2d(x, *where, ceil, counts_pads)
     plain: dict[type[Layer], Callable[..., Any]] = {
         ReLU: torch.relu_,
         GlobalAvgPool: lambda x: x.mean((2, 3), keepdim=True),

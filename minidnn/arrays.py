@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidnn.errors import DeviceError, UsageError
+from minidnn.errors import DeviceError, MinidnnError, TooLargeError, UsageError
 
 Array = Any  # numpy.ndarray or cupy.ndarray: the same names, so one code serves both
 
@@ -56,9 +56,11 @@ class Backend(NamedTuple):
 def _cuda() -> Backend:
     try:
         import cupy
-    except ImportError:
+    except ModuleNotFoundError:
         how = "pip install 'minidnn[cuda13]' (or [cuda12] for an older driver)"
-        raise DeviceError(f"cuda was asked for, and CuPy is not installed: {how}") from None
+        raise DeviceError(f"CuPy is not installed: {how}") from None
+    except ImportError as error:
+        raise DeviceError(f"CuPy does not load ({error}); minidnn doctor says how to mend it") from None
     if not cupy.cuda.is_available():
         raise DeviceError("CuPy is installed, but finds no usable GPU; minidnn doctor says what is missing")
     return Backend(cupy.asarray, cupy.asnumpy, lambda: cupy.cuda.get_current_stream().synchronize())
@@ -69,6 +71,33 @@ def _cpu() -> Backend:
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"cpu": _cpu, "cuda": _cuda}
+
+
+def chosen_device(name: str) -> tuple[str, str]:
+    """The device for what was asked for, and why: "auto" takes a GPU that works, else the CPU.
+
+    "auto" never fails, and any other name does if that device is not there.
+    """
+    if name != "auto":
+        backend(name)
+        return name, "as asked"
+    try:
+        here = backend("cuda")
+    except DeviceError as error:
+        return "cpu", f"no GPU can be used: {error}"
+    try:
+        counted = int(here.get(here.put(np.arange(3.0)) * 2).sum())
+    except Exception as error:  # whatever a broken installation comes up with
+        return "cpu", f"there is a GPU, but it does not compute: {type(error).__name__}: {error}"
+    return ("cuda", "there is a GPU") if counted == 6 else ("cpu", "there is a GPU, but it computes wrongly")
+
+
+def no_room(error: MemoryError) -> MinidnnError:
+    """What to do about memory that has run out, the GPU's or the host's."""
+    advice = "take a smaller size, or let --max-memory cut the work into tiles"
+    if type(error).__name__ == "OutOfMemoryError":  # CuPy's
+        return DeviceError(f"the GPU has no room left ({error}); {advice}, or --device cpu")
+    return TooLargeError(f"there is no room left ({str(error) or 'out of memory'}); {advice}")
 
 
 def backend(device: str) -> Backend:

@@ -54,11 +54,15 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Throw away what writers that died long ago left in this folder."""
-    for left in filter(lambda name: PARTIAL.fullmatch(name), os.listdir(folder)):
+    """Throw away what writers that died long ago left in this folder, files and folders."""
+    for left in (folder / name for name in os.listdir(folder) if PARTIAL.fullmatch(name)):
         with suppress(OSError):
-            if time.time() - os.lstat(folder / left).st_mtime > STALE:
-                os.unlink(folder / left)
+            if time.time() - left.lstat().st_mtime <= STALE:
+                continue
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -8,6 +8,7 @@ from inspect import signature
 from operator import index
 from typing import Any, NamedTuple
 
+from minidnn.arrays import no_room
 from minidnn.errors import ShapeError, UnknownLayerError, UsageError, did_you_mean
 from minidnn.layers.base import Layer, Shape
 
@@ -126,10 +127,15 @@ def as_asked(layers: Handle | Collection[Handle], found: dict[str, Any]) -> Any:
 @contextmanager
 def noted(node: Node) -> Iterator[None]:
     """What goes wrong in here is told with its place."""
+    where = f"in layer {node.name!r}, reading {', '.join(map(repr, node.inputs))}"
     try:
         yield
+    except MemoryError as error:
+        told = no_room(error)
+        told.add_note(where)
+        raise told from error
     except Exception as error:
-        error.add_note(f"in layer {node.name!r}, reading {', '.join(map(repr, node.inputs))}")
+        error.add_note(where)
         raise
 
 

@@ -88,7 +88,7 @@ class Net(Weighted):
         if image is not None:
             if start is not None:
                 raise UsageError("an image and start=... at once: a new image starts at the beginning")
-            image = fitting_image(self, image, targets)
+            image = fitting_image(self, image, targets, sure=res.sure)
             res.begin(self.version)
             res[self.input].x = image
         else:

@@ -65,15 +65,21 @@ class Res(Mapping[str, Slot]):
     """The slots of one run by layer name, or by number as the summary counts (0 is the image).
 
     One run is one user: threads each make their own. `sync` waits for the device after each layer, so that
-    the seconds on the slots are those of the work and not those of handing it in.
+    the seconds on the slots are those of the work and not those of handing it in. `sure` says that all that
+    comes in is known to be finite, so that nobody needs to wait for a device to look.
     """
 
     def __init__(
-        self, names: tuple[str, ...], name_of: Callable[[str | int], str], *, sync: bool = False
+        self,
+        names: tuple[str, ...],
+        name_of: Callable[[str | int], str],
+        *,
+        sync: bool = False,
+        sure: bool = False,
     ) -> None:
         self._slots = {name: Slot() for name in names}
         self._name_of = name_of
-        self.sync = sync
+        self.sync, self.sure = sync, sure
         self.mem = Arena()
         self.version = 0  # of the net's weights when this run began
         self.shown = set(names)  # the slots whose dzdx stays to be looked at
@@ -110,7 +116,7 @@ class Res(Mapping[str, Slot]):
 
     def to(self, device: str) -> Res:
         """The same run on that device, also in the middle of a pass; this one stays as it is."""
-        moved = Res(tuple(self), self._name_of, sync=self.sync)
+        moved = Res(tuple(self), self._name_of, sync=self.sync, sure=self.sure)
         moved.version, moved.shown = self.version, self.shown
         for name, slot in self.items():
             arrays = {part: _moved(getattr(slot, part), device) for part in ("x", "aux", "dzdx", "dzdw")}

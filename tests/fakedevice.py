@@ -3,6 +3,9 @@ here too.
 
 A FakeArray refuses to become a NumPy array and to meet one; its library has only the names that CuPy has
 (cupy_names.txt lists those of CuPy 14). What is computed is computed by NumPy, so the numbers are the same.
+
+What crosses between host and device is written down in TRAFFIC. All that is computed passes through `_done`,
+so a tape there can play it again as a CUDA graph would: without Python, on the same addresses.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from minidnn.arrays import Backend
 
 NAMES = frozenset((Path(__file__).parent / "cupy_names.txt").read_text().split())
 REFUSED = "Implicit conversion to a NumPy array is not allowed"
+TRAFFIC: list[tuple[str, int]] = []  # ("to host" or "to device", bytes), in order
+TAPES: list[list] = []  # those that record just now
 
 
 class FakeArray:
@@ -32,25 +37,30 @@ class FakeArray:
         if name.startswith("__"):  # __array_interface__ and its kin would let NumPy in by the back door
             raise AttributeError(name)
         found = getattr(self.host, name)
+        if name in ("item", "tolist"):
+            crossing("to host", self.host)
         return _wrapped(found) if callable(found) else _lift(found)
 
     def __getitem__(self, key):
-        return _lift(self.host[_lower(key)])
+        return _done(operator.getitem, self, key)
 
     def __setitem__(self, key, value):
-        self.host[_lower(key)] = _lower(value)
+        _done(operator.setitem, self, key, value)
 
     def __len__(self):
         return len(self.host)
 
     def __bool__(self):
-        return bool(self.host)
+        return bool(crossing("to host", self.host))
 
     def __int__(self):
-        return int(self.host)
+        return int(crossing("to host", self.host))
 
     def __float__(self):
-        return float(self.host)
+        return float(crossing("to host", self.host))
+
+    def __index__(self):
+        return operator.index(crossing("to host", self.host)[()])
 
     def __iter__(self):
         return (_lift(part) for part in self.host)
@@ -63,13 +73,13 @@ def _operator(name):
     plain = getattr(operator, name, None) or getattr(operator, f"__{name}__")
 
     def forward(self, other):
-        return _lift(plain(self.host, _lower(other)))
+        return _done(plain, self, other)
 
     def backward(self, other):
-        return _lift(plain(_lower(other), self.host))
+        return _done(plain, other, self)
 
     def in_place(self, other):
-        self.host[...] = plain(self.host, _lower(other))
+        self[...] = _done(plain, self, other)
         return self
 
     return forward, backward, in_place
@@ -84,9 +94,9 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(FakeArray, f"__{_name}__", _operator(_name)[0])
 FakeArray.__hash__ = object.__hash__
-FakeArray.__neg__ = lambda self: _lift(-self.host)
-FakeArray.__invert__ = lambda self: _lift(~self.host)
-FakeArray.__abs__ = lambda self: _lift(abs(self.host))
+FakeArray.__neg__ = lambda self: _done(operator.neg, self)
+FakeArray.__invert__ = lambda self: _done(operator.invert, self)
+FakeArray.__abs__ = lambda self: _done(abs, self)
 
 
 def _lower(value):
@@ -107,11 +117,29 @@ def _lift(value):
     return value
 
 
+def _done(function, *args, **kwargs):
+    """Call it with what lies behind the fake arrays."""
+    args, kwargs = _lower(args), {name: _lower(value) for name, value in kwargs.items()}
+    found = function(*args, **kwargs)
+    lifted = _lift(found)
+    for tape in TAPES:
+        tape.append((function, args, kwargs, _lower(lifted)))
+    return lifted
+
+
 def _wrapped(function):
     def call(*args, **kwargs):
-        return _lift(function(*map(_lower, args), **{name: _lower(value) for name, value in kwargs.items()}))
+        return _done(function, *args, **kwargs)
 
     return call
+
+
+def crossing(way, host):
+    """Numbers on their way between host and device; a card that records cannot hand any out."""
+    if TAPES:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {host.nbytes} bytes {way}")
+    TRAFFIC.append((way, host.nbytes))
+    return host
 
 
 class FakeLibrary:
@@ -130,7 +158,9 @@ class FakeLibrary:
     @staticmethod
     def asarray(value, dtype=None):
         """The way from the host onto the device, as in CuPy."""
-        return FakeArray(np.asarray(value.host if isinstance(value, FakeArray) else value, dtype))
+        if isinstance(value, FakeArray):
+            return _done(np.asarray, value, dtype)
+        return FakeArray(crossing("to device", np.asarray(value, dtype)))
 
 
 class FakeModule:
@@ -144,6 +174,10 @@ class FakeModule:
 
 
 FakeArray.__xp__ = FakeLibrary()
-BACKEND = Backend(put=lambda x: FakeArray(x.copy()), get=lambda x: x.host.copy(), wait=lambda: None)
+BACKEND = Backend(
+    put=lambda x: FakeArray(crossing("to device", x.copy())),
+    get=lambda x: crossing("to host", x.host).copy(),
+    wait=lambda: None,
+)
 xp = FakeArray.__xp__
 fake = SimpleNamespace(xp=xp, put=BACKEND.put, get=BACKEND.get)

@@ -13,6 +13,7 @@ from minidnn.cli import classify, evaluate
 from minidnn.cli.classify import Classifier
 from minidnn.cli.main import COMMANDS, main
 from minidnn.errors import FileFormatError, MismatchError, UsageError
+from minidnn.graph import Node
 from minidnn.images import Preprocess
 from minidnn.layers import Conv, GlobalAvgPool, Softmax
 from minidnn.net import Net
@@ -20,6 +21,7 @@ from minidnn.weights.classes import class_names
 from minidnn.window import Window
 from weights_tools.convert import Options, convert
 
+POOL = GlobalAvgPool()
 NAMES = ("red, crimson", "green", "blue sky")
 
 
@@ -136,7 +138,7 @@ def test_grey_photos_to_a_net_of_colours_both_ways(photos, tmp_path):
 
 
 def test_a_net_of_grey_takes_photos_of_colours(photos):
-    layers = {"conv": Conv(np.ones((1, 1, 1, 2), "f4"), np.array([0, 3], "f4"), Window.of(1))}
+    layers = {"conv": Conv(np.ones((1, 1, 1, 2), "f4"), np.array([0, 3], "f4"), Window.of(1)), "p": POOL}
     net = Net.chain(layers, input_shape=(6, 8, 1), preprocess=Preprocess("GRAY", size=(6, 8)))
     classifier = Classifier.of(net, "net")
     assert classifier.fitted(photos[0]).shape == (1, 6, 8, 1)
@@ -151,7 +153,63 @@ def test_nets_that_cannot_classify(capsys, tmp_path, photos):
     assert "give at least 1" in said(capsys, "classify", photos[0], "--net", "x", "--top", 0, code=2)
 
 
+def conv(k):
+    return Conv(np.ones((1, 1, 3, k), "f4"), np.zeros(k, "f4"), Window.of(1))
+
+
+@pytest.mark.parametrize(
+    "nodes, words",
+    [
+        ([Node("map", conv(4), ("data",))], "'map' gives a map of 6x8, not names"),
+        ([Node("c", conv(1), ("data",)), Node("p", POOL, ("c",))], "'p' gives one channel"),
+        ([Node("a", conv(4), ("data",)), Node("b", conv(2), ("data",))], "has 2 ends, 'a', 'b'"),
+    ],
+)
+def test_nets_that_do_something_else_say_so(nodes, words):
+    net = Net(nodes, input_shape=(6, 8, 3), preprocess=Preprocess(size=(6, 8)))
+    with pytest.raises(
+        UsageError, match=f"net.h5: {words}.*; it does not classify; look at .* minidnn layers"
+    ):
+        Classifier.of(net, "net.h5")
+
+
+def test_one_bad_photo_does_not_lose_the_answers_for_the_others(capsys, net, photos, tmp_path):
+    photos[1].write_text("no picture")
+    argv = [str(word) for word in ("classify", *photos, "--net", net)]
+    assert main(argv) == 3
+    out, err = capsys.readouterr()
+    assert "red, crimson" in out and "blue sky" in out
+    assert err.startswith(f"minidnn: {photos[1]}: ") and "Traceback" not in err
+    assert main([*argv, "--json"]) == 3
+    answers = json.loads(capsys.readouterr().out)
+    assert [sorted(answer) for answer in answers] == [["file", "top"], ["error", "file"], ["file", "top"]]
+
+
+def test_photos_of_one_name_are_numbered(capsys, net, photos, tmp_path):
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos[0], tmp_path / "more")
+    both = [photos[0], tmp_path / "more" / photos[0].name]
+    said(capsys, "classify", *both, photos[1], "--net", net, "--input-picture", tmp_path / "seen.png")
+    found = sorted(path.name for path in tmp_path.glob("seen*"))
+    assert found == ["seen-green.png", "seen-red-1.png", "seen-red-2.png"]
+
+
 # Errors over a folder
+
+
+def test_evaluate_goes_on_behind_a_bad_photo(capsys, net, photos, tmp_path):
+    (tmp_path / "set").mkdir()
+    for number, photo in enumerate(photos):
+        shutil.copy(photo, tmp_path / "set" / f"{number}_{photo.name}")
+    (tmp_path / "set" / "2_blue.png").write_text("no picture")
+    assert main(["evaluate", str(tmp_path / "set"), "--net", str(net)]) == 3
+    out, err = capsys.readouterr()
+    assert "(0 of 2 wrong)" in out and "1 photos could not be read and are not counted" in out
+    assert "2_blue.png" in err
+    for number in range(2):
+        (tmp_path / "set" / f"{number}_{photos[number].name}").write_text("no picture")
+    err = said(capsys, "evaluate", tmp_path / "set", "--net", net, code=3)
+    assert "none of the 3 photos can be read; give others" in err
 
 
 def test_evaluate_takes_sub_folders_by_name_or_number(capsys, net, photos, tmp_path):
@@ -169,7 +227,7 @@ def test_evaluate_takes_numbers_at_the_start_of_names_and_a_file_of_labels(capsy
     for number, photo in enumerate(photos):
         shutil.copy(photo, tmp_path / "set" / f"000{(number + 1) % 3}_{photo.name}")
     found = json.loads(said(capsys, "evaluate", tmp_path / "set", "--net", net, "--json"))
-    assert found == {"photos": 3, "top1_errors": 3, "top5_errors": 0}
+    assert found == {"photos": 3, "top1_errors": 3, "top5_errors": 0, "unread": 0}
     (tmp_path / "labels.txt").write_text("red.png red\ngreen.png 1\nblue.png blue sky\n")
     found = json.loads(
         said(capsys, "evaluate", tmp_path, "--net", net, "--json", "--labels", tmp_path / "labels.txt")
@@ -191,7 +249,9 @@ def test_evaluate_says_what_it_cannot_label(net, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileFormatError, match="no photos in it"):
         evaluate.labelled(tmp_path / "empty", None, NAMES)
-    with pytest.raises(UsageError, match="class number 7 among the labels, and the net has 3; wrong net"):
+    with pytest.raises(
+        UsageError, match="class number 7 among the labels, and the net has 3; name another --net"
+    ):
         evaluate.errors(Classifier.from_file(str(net)), {photos[0]: 7})
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -129,7 +130,71 @@ def test_compare_goes_by_order_and_ends_with_1_if_not_equal(capsys, ours, lenet,
     assert row.split() == ["fc4/b", "0.5", "0.5"] or "0.5" in row
     assert out.endswith("not equal\n")
     weights.save(tmp_path / "other.h5", zoo.get("cifar-quick", seed=1))
-    assert "other sizes" in said(capsys, "compare", ours, tmp_path / "other.h5", code=1)
+    assert "other shapes" in said(capsys, "compare", ours, tmp_path / "other.h5", code=1)
+
+
+def test_compare_looks_at_shapes_and_not_only_at_how_many_numbers(capsys, tmp_path):
+    array = np.arange(12, dtype="f4")
+    np.savez(tmp_path / "a.npz", **{"conv/w": array.reshape(1, 2, 2, 3)})
+    np.savez(tmp_path / "b.npz", **{"conv/w": array.reshape(2, 1, 2, 3)})
+    out = said(capsys, "compare", tmp_path / "a.npz", tmp_path / "b.npz", "--in-process", code=1)
+    assert "1x2x2x3 and 2x1x2x3: other shapes" in out
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz"])
+def test_what_was_learned_and_what_was_counted_is_compared_together(capsys, tmp_path, ending):
+    net, ours, out = zoo.get("resnet20", seed=1), tmp_path / "ours.h5", tmp_path / f"out{ending}"
+    weights.save(ours, net)
+    said(capsys, "export", out, ours)
+    for pair in [(ours, out), (out, ours)]:
+        assert said(capsys, "compare", *pair, "--in-process").endswith("\nequal\n")
+
+
+def test_a_file_compares_equal_to_what_was_made_of_it(capsys, data, tmp_path):
+    theirs, ours = data / "models/pytorch/resnet20-12fca82f.th", tmp_path / "ours.h5"
+    said(capsys, "convert", theirs, "--preprocessing", "torchvision", ours)
+    assert said(capsys, "compare", theirs, ours).endswith("\nequal\n")
+
+
+def test_compare_says_what_one_file_has_more(capsys, ours, tmp_path):
+    net = zoo.get("lenet", seed=1)
+    weights.save(tmp_path / "less.h5", net.with_nodes(net.nodes[:3]))
+    out = said(capsys, "compare", tmp_path / "less.h5", ours, "--in-process", code=1)
+    assert out.endswith("equal in all 4 common arrays; 4 only in B\n")
+
+
+def test_options_may_stand_between_the_files(capsys, lenet, tmp_path):
+    out = tmp_path / "net.h5"
+    said(capsys, "convert", lenet[0], "--in-process", lenet[1], "--dtype", "float16", out)
+    assert out.exists()
+    assert said(capsys, "compare", out, "--in-process", out).endswith("equal\n")
+    assert "wrote" in said(capsys, "export", tmp_path / "net.npz", "--force", out)
+
+
+def test_export_writes_over_a_file_only_if_told_to(capsys, ours, tmp_path):
+    out = tmp_path / "net.npz"
+    out.write_text("dear")
+    assert "net.npz: is there already; --force writes over it" in said(capsys, "export", out, ours, code=2)
+    assert out.read_text() == "dear"
+    said(capsys, "export", out, ours, "--force")
+    assert out.read_bytes()[:2] == b"PK"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a process is ended without a word")
+def test_a_conversion_that_is_told_to_end_leaves_nothing_behind(data, tmp_path):
+    words = "import sys; from minidnn.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    source = data / "models/vgg16/vgg16_conv_imagenet_head_mri.onnx"
+    process = subprocess.Popen(
+        [sys.executable, "-c", words, "weights", "convert", str(source), str(tmp_path / "net.h5")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 30
+    while not list(tmp_path.glob(".*.part/job.json")) and time.monotonic() < until:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.communicate(timeout=30)[1] == "minidnn: stopped\n"
+    assert (process.returncode, list(tmp_path.iterdir())) == (130, [])
 
 
 @pytest.mark.parametrize("ending", [".mat", ".safetensors", ".npz"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minidnn import images, weights, zoo
+from minidnn.cli.classify import Classifier
 from minidnn.errors import (
     DamagedFileError,
     FileFormatError,
@@ -218,11 +219,16 @@ def chain(rng, **about):
     return Net.chain(layers, input_shape=(7, 6, 3), **about)
 
 
+def headed(rng, answers):
+    layers = {"conv": Conv.random(rng, (3, 2), 3, 4), "fc": FC.random(rng, (5, 5, 4), answers)}
+    return Net.chain(layers, input_shape=(7, 6, 3))
+
+
 def test_numbers_that_are_none_are_found(rng):
     net = chain(rng)
     broken = net.params["conv/w"].copy()
     broken[0, 1, 2, 3] = np.nan
-    with pytest.raises(MismatchError, match="1 of 72 numbers of 'conv/w' are not finite"):
+    with pytest.raises(DamagedFileError, match="1 of 72 numbers of 'conv/w' are not finite"):
         assembled(Foreign("ONNX", net=net.replacing({"conv/w": broken})), Options(preprocessing="none"))
 
 
@@ -259,18 +265,38 @@ def test_the_published_filters_of_vgg_are_known_by_sight_also_in_rgb_and_in_half
         ("Caffe", "googlenet", "caffe"),
         ("Keras weights", "vgg16", "vgg"),
         ("PyTorch state dict", "vgg16", "torchvision"),
+        ("PyTorch state dict", "vgg19", None),
+        ("Caffe", "zfnet", None),
         ("ONNX", "vgg16", None),
         ("PyTorch state dict", "resnet20", None),
     ],
 )
 def test_the_net_decides_only_where_all_its_files_agree(rng, format, arch, preset):
-    foreign = Foreign(format, net=chain(rng))
+    foreign = Foreign(format, net=headed(rng, 1000))
     if preset is None:
         with pytest.raises(UsageError, match="say what it was trained on"):
             conventions.chosen(foreign, foreign.net, arch, None)
     else:
         found, why, _ = conventions.chosen(foreign, foreign.net, arch, None)
-        assert np.array_equal(found.mean, PRESETS[preset].mean) and why.startswith(f"{preset}: so all {arch}")
+        assert np.array_equal(found.mean, PRESETS[preset].mean) and why.startswith(
+            f"{preset}: so all published {arch}"
+        )
+
+
+@pytest.mark.parametrize("format, arch", [("Caffe", "googlenet"), ("PyTorch state dict", "resnet18")])
+def test_a_net_with_another_number_of_answers_may_have_been_trained_on_anything(rng, format, arch):
+    foreign = Foreign(format, net=headed(rng, 365))
+    with pytest.raises(UsageError, match="say what it was trained on"):
+        conventions.chosen(foreign, foreign.net, arch, None)
+
+
+def test_what_a_file_does_not_say_is_not_said_in_its_name(rng):
+    own = Preprocess("BGR", mean=(1.0, 2.0, 3.0), size=(227, 224))
+    found, why, _ = conventions.chosen(Foreign("Caffe", preprocess=own), chain(rng), None, None)
+    assert found.resize == 256
+    assert why.endswith("says so, but for the order of its channels and the short side of 256: Caffe's habit")
+    _, why, _ = conventions.chosen(Foreign("minidnn file", preprocess=own), chain(rng), None, None)
+    assert why == "as it stood in the file of ours"
 
 
 def test_a_preset_takes_the_size_of_the_net_and_a_grey_net_takes_only_what_fits(rng):
@@ -321,9 +347,11 @@ def test_the_mean_image_of_caffe_says_what_is_subtracted(models, out, tmp_path, 
     picture = rng.uniform(90, 150, (3, 32, 32)).astype("f4")  # channel by channel, as Caffe keeps it
     (tmp_path / "mean.binaryproto").write_bytes(blob(picture[None], style="legacy"))
     files = [models / f"caffe/cifar10_quick_{end}" for end in ("iter_5000.caffemodel.h5", "deploy.prototxt")]
-    net = converted(files, out, mean=str(tmp_path / "mean.binaryproto"))
+    with pytest.raises(UsageError, match=r"not in which order .* --preprocessing none for RGB, or a FILE"):
+        converted(files, out, mean=str(tmp_path / "mean.binaryproto"))
+    net = converted(files, out, mean=str(tmp_path / "mean.binaryproto"), preprocessing="none")
     np.testing.assert_array_equal(net.preprocess.mean, picture.transpose(1, 2, 0))
-    assert (net.preprocess.order, net.preprocess.size) == ("BGR", (32, 32))
+    assert (net.preprocess.order, net.preprocess.size) == ("RGB", (32, 32))
     with pytest.raises(
         UsageError, match=r"--mean .*: Caffe net \(prototxt\); a .binaryproto of Caffe is wanted"
     ):
@@ -382,6 +410,7 @@ def test_the_encoders_of_a_narrow_vgg19_are_built_from_their_own_widths(models, 
     like = [n.name for n in zoo.get("vgg19", seed=None).nodes if isinstance(n.layer, Conv)]
     assert convs == ["conv0", *like[: like.index("conv5_1") + 1]]
     assert net.names[-1] == "relu5_1"
+    assert "reflected borders" in out.with_suffix(".report.txt").read_text(encoding="utf-8")
     assert net.node("conv4_1").layer.w.shape == (3, 3, 64, 128)
 
 
@@ -396,13 +425,13 @@ def test_keras_without_its_top_is_the_first_part_of_the_same_net_of_caffe(models
 
 
 def test_resnet20_of_pytorch_knows_twenty_pictures_of_cifar(data, models, out):
-    options = {"preprocessing": "torchvision", "input_size": (32, 32)}
-    net = converted(models / "pytorch/resnet20-12fca82f.th", out, **options)
+    net = converted(models / "pytorch/resnet20-12fca82f.th", out, preprocessing="torchvision")
+    assert net.input_shape == (32, 32, 3), "the convention is of larger pictures, the net is not"
     photos = sorted((data / "datasets/small_samples").glob("cifar10_*.png"))
-    pixels = np.concatenate([images.load(photo) for photo in photos])
-    answers = net.forwardto(net.init_res(), net.names[-1], net.preprocess.to_net(pixels), keep=())
+    classifier = Classifier.from_file(str(out))
+    answers = classifier.probabilities(np.concatenate([classifier.fitted(photo) for photo in photos]))
     labels = [int(photo.stem.rpartition("_")[2]) for photo in photos]
-    assert answers[:, 0, 0].argmax(axis=1).tolist() == labels and len(labels) == 20
+    assert answers.argmax(axis=1).tolist() == labels and len(labels) == 20
 
 
 # Whatever a file holds, there is a sentence

@@ -125,6 +125,15 @@ def test_what_nobody_knows_is_said_with_what_we_know(path):
         kind_of(path)
 
 
+def test_zeros_and_old_matlab_files_are_told_by_name(path):
+    path.write_bytes(bytes(500))
+    with pytest.raises(DamagedFileError, match="nothing but zeros where a file begins; fetch it again"):
+        kind_of(path)
+    path.write_bytes(struct.pack("<5i", 0, 3, 2, 0, 2) + b"x\0" + bytes(48))
+    with pytest.raises(UnsupportedError, match=r"a MATLAB file of version 4.*save it again: save\("):
+        kind_of(path)
+
+
 # At the door
 
 

@@ -84,6 +84,12 @@ def test_what_dead_writers_left_is_swept_away_a_day_later(tmp_path):
         path.write_text("left")
         if path is not young:
             os.utime(path, (time.time() - STALE - 60,) * 2)
+    folder, link = tmp_path / f".{'2c' * 8}.part", tmp_path / f".{'3d' * 8}.part"
+    (folder / "within").mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir()
+    for path in (folder, link):
+        os.utime(path, (time.time() - STALE - 60,) * 2, follow_symlinks=False)
     with replacing(tmp_path / "a.txt") as partial:
         partial.write_text("new")
-    assert sorted(os.listdir(tmp_path)) == sorted([young.name, mine.name, named.name, "a.txt"])
+    assert sorted(os.listdir(tmp_path)) == sorted([young.name, mine.name, named.name, "a.txt", "elsewhere"])

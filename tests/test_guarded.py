@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -33,8 +34,8 @@ def path(tmp_path):
         file["b/packed"] = np.zeros(4)
         file["a"] = [1, 2, 3]
         file["cells"] = np.array([file["a"].ref], dtype=h5py.ref_dtype)
-        file.attrs["who"] = "me"
-        file["a"].attrs.update({"unit": "m", "none": h5py.Empty("f4")})
+        file.attrs["who"] = np.bytes_("me")
+        file["a"].attrs.update({"unit": np.bytes_("m"), "none": h5py.Empty("f4")})
     return tmp_path / "a.h5"
 
 
@@ -50,9 +51,8 @@ def test_what_is_there_can_be_read(path):
         assert list(file.walk()) == ["a", "b/numbers", "b/packed", "cells"]
         assert np.array_equal(file.read("b/numbers"), [[0, 1, 2], [3, 4, 5]])
         assert file.info("b/numbers")[:3] == ((2, 3), np.dtype("<f4"), 24)
-        assert file.attributes() == {"who": "me"} and file.attributes("a", only=["unit", "no"]) == {
-            "unit": "m"
-        }
+        assert file.attributes() == {"who": b"me"}
+        assert file.attributes("a", only=["unit", "no"]) == {"unit": b"m"}
         assert isinstance(file.attributes("a")["none"], h5py.Empty)
         assert "b/numbers" in file and "b" in file and "/" in file
         assert "c" not in file and "a/b" not in file and "c/d" not in file
@@ -180,6 +180,36 @@ def test_attributes_have_a_size_limit(path, monkeypatch):
         file = change(path, lambda file, value=value: file.attrs.update(long=value))
         with file, pytest.raises(TooLargeError, match="attribute 'long' of '/' is too large"):
             file.attributes()
+
+
+@pytest.fixture
+def boastful(path):
+    """Its attribute says that it is 4 GiB long, which HDF5 would take before it looks."""
+    words = "as long as nothing else is"
+    change(path, lambda file: file.attrs.update(words=words))
+    whole = path.read_bytes()
+    at = whole.index(len(words).to_bytes(4, "little"))
+    path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
+    return path
+
+
+def test_words_of_no_fixed_length_are_left_out_or_read_in_little_memory(path):
+    change(path, lambda file: file.attrs.update(words="of any length"))
+    with Guarded(path) as file:
+        assert file.attributes() == {"who": b"me"}
+    with Guarded(path, allow_texts=True) as file:
+        assert file.attributes() == {"who": b"me", "words": "of any length"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says how much is used")
+def test_words_that_claim_4_gib_take_none_of_it(boastful):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    words = r"attribute 'words' of '/': .*fetch it again"
+    with Guarded(boastful, allow_texts=True) as file, pytest.raises(DamagedFileError, match=words):
+        file.attributes()
+    after = resource.getrlimit(resource.RLIMIT_AS), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after[0] == before[0] and after[1] - before[1] < 100_000, "in kilobytes"
 
 
 @pytest.mark.parametrize("size", [8, 20, 60, 100, -1])

@@ -60,6 +60,8 @@ def test_in_float64_it_is_the_plain_convolution_to_the_last_digits(name, shape, 
     dzdy = np.random.default_rng(1).standard_normal(y.shape)
     back = layer.backward(dzdy, x_shape=x.shape, how=how, mem=mem)
     assert near(back, layer.backward(dzdy, x_shape=x.shape), 1e-13)
+    dzdw = layer.backward_params(dzdy, x=x, how=how, mem=mem)["w"]
+    assert near(dzdw, layer.backward_params(dzdy, x=x)["w"], 1e-13)
 
 
 WINDOWS = {
@@ -89,6 +91,19 @@ def test_chunked_is_the_plain_convolution_for_every_window(window, groups, c, wi
     dzdy = rng.standard_normal(y.shape)
     back = layer.backward(dzdy, x_shape=x.shape, how=how, mem=Arena())
     assert near(back, layer.backward(dzdy, x_shape=x.shape), 1e-13)
+    dzdw = layer.backward_params(dzdy, x=x, how=how, mem=Arena())["w"]
+    assert near(dzdw, layer.backward_params(dzdy, x=x)["w"], 1e-13)
+
+
+@fast
+@pytest.mark.parametrize("at_once", [1, 3_000])
+def test_filters_get_the_same_gradient_however_many_images_are_taken_together(name, at_once, monkeypatch):
+    monkeypatch.setattr(winograd, "AT_ONCE", at_once)
+    layer, x = layer_for((7, 5, 6, 4), 20, (1, 0, 2, 1))
+    dzdy = np.random.default_rng(1).standard_normal(layer.out_shape(x.shape))
+    found = layer.backward_params(dzdy, x=x, how=Kernel(name), mem=Arena())["w"]
+    assert near(found, layer.backward_params(dzdy, x=x)["w"], 1e-13)
+    assert near(layer.forward(x, how=Kernel(name))[0], layer.forward(x)[0], 1e-13)
 
 
 @fast
@@ -140,7 +155,8 @@ def test_the_bits_do_not_depend_on_the_threads(name, shape):
     try:
         for size in (1, 2, 5):
             CREW.resize(size)
-            found.append(layer.forward(x, how=how)[0])
+            y = layer.forward(x, how=how)[0]
+            found.append(np.append(y, layer.backward_params(y, x=x, how=how)["w"]))
     finally:
         CREW.resize(before)
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])

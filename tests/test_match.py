@@ -86,6 +86,31 @@ def test_arrays_of_no_net_name_the_nearest_and_its_first_difference():
         matched(Foreign("an empty file"))
 
 
+@pytest.mark.parametrize("name", ["squeezenet1.1", "lenet"])
+def test_a_net_that_was_trained_further_brings_its_own_number_of_answers(name):
+    foreign = bare(zoo.get(name, seed=1))
+    last = list(foreign.layers.values())[-1]
+    last |= {"w": last["w"][..., :7], "b": last["b"][:7]}
+    for asked in (None, name):
+        match = matched(foreign, asked)
+        bank = [node.layer for node in match.net.nodes if node.layer.params][-1]
+        assert (match.arch, bank.out_channels, match.net.classes) == (name, 7, ())
+        np.testing.assert_array_equal(bank.b, last["b"])
+        assert "of 7 answers: such a net was trained further" in match.steps[-1]
+
+
+def test_lenet5_is_said_to_be_built_in_many_ways():
+    assert "with tanh and mean pools" in matched(bare(zoo.get("lenet5", seed=0))).warnings[0]
+
+
+def test_what_fits_nothing_is_not_sent_in_a_circle():
+    wrong = bare(zoo.get("lenet", seed=0))
+    wrong.layers["layer2"]["w"] = np.zeros((5, 5, 20, 51), "float32")
+    for asked in (None, "lenet"):
+        with pytest.raises(MismatchError, match="export it as ONNX, and convert that"):
+            matched(wrong, asked)
+
+
 def test_another_net_than_the_one_asked_for_is_refused():
     with pytest.raises(MismatchError, match=r"not resnet20: 'layer1' holds"):
         matched(bare(zoo.get("lenet", seed=0)), "resnet20")

@@ -526,7 +526,7 @@ WORDS = {
     "no_format": (FileFormatError, "not a weight file of minidnn; other formats: minidnn weights convert"),
     "another_format": (FileFormatError, "not a weight file of minidnn; other formats"),
     "version_2": (UnsupportedError, r"format 2\.0, and we read 1\.0; needs minidnn >= 3\.1\.4"),
-    "version_as_words": (DamagedFileError, "its format_version is '1.0'"),
+    "version_as_words": (DamagedFileError, "its format_version is 'None'"),
     "version_as_float": (DamagedFileError, "its format_version is '1.0'"),
     "version_of_five": (DamagedFileError, r"its format_version is '\[0 1 2 3 4\]'"),
     "no_version": (DamagedFileError, "its format_version is 'None'"),

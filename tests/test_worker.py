@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -20,6 +22,7 @@ from minidnn.errors import (
 from minidnn.layers import ReLU
 from minidnn.net import Net
 from minidnn.weights import save
+from tests.longworker import ROOT
 from weights_tools import isolation
 from weights_tools.isolation import buried, limits_for, revived, run_job
 
@@ -155,6 +158,49 @@ def test_notes_go_with_their_error_and_unknown_classes_are_crashes():
     assert revived(buried(error, "a")).__notes__ == ["in layer 'conv1'"]
     assert type(revived({"error": "Popen", "words": "x"})) is ConverterCrashed
     assert all(getattr(errors, name) is kind for name, kind in isolation.ERRORS.items())
+
+
+def test_letters_that_a_terminal_obeys_are_written_out():
+    hostile = "a.mat: no layer '\x1b]0;mine\x07'\nnor '\u202e'; ü is fine"
+    told = str(revived({"error": "MismatchError", "words": hostile, "notes": ["\x1b[2J"]}))
+    assert told == "a.mat: no layer '\\x1b]0;mine\\x07'\nnor '\\u202e'; ü is fine"
+
+
+def test_of_an_endless_sentence_both_ends_are_told():
+    told = str(revived({"error": "DamagedFileError", "words": "a.mat: " + "x" * 90_000 + "; fetch it again"}))
+    assert told.startswith("a.mat: xxx") and told.endswith("x; fetch it again") and len(told) < 4100
+
+
+def test_an_error_that_names_no_file_gets_its_name():
+    assert buried(MismatchError("two nets"), "a.mat")["words"] == "a.mat: two nets"
+    assert buried(MismatchError("/x/a.mat: two"), "a.mat")["words"] == "/x/a.mat: two"
+    assert buried(MismatchError("b.prototxt: no"), "a.bin, b.prototxt")["words"] == "b.prototxt: no"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["[" * 50_000, "{}", '{"result": 7}', '{"error": 7, "words": [], "notes": 1}', '["result"]', "\xff"],
+)
+def test_no_answer_is_believed_that_makes_no_sense(job, folder, limits, at_its_start, answer):
+    at_its_start(f"import os\nopen('answer.json', 'w').write({answer!r})\nos._exit(0)\n")
+    with pytest.raises(ConverterCrashed, match="ended with exit code 0"):
+        run_job(job, folder, limits)
+
+
+def test_no_room_for_the_job_itself_is_told(job, tmp_path, limits):
+    with pytest.raises(OutputError, match=r"nowhere: No such file or directory; free some space"):
+        run_job(job, tmp_path / "nowhere", limits)
+
+
+def test_it_writes_nothing_beside_its_folder_and_ends_with_its_parent(job, folder, limits, at_its_start):
+    at_its_start("import os\nopen('seen.txt', 'w').write(repr(dict(os.environ)))\n")
+    run_job(job, folder, limits)
+    seen = (folder / "seen.txt").read_text()
+    assert "'PYTHONDONTWRITEBYTECODE': '1'" in seen and f"'HOME': '{folder}'" in seen
+    (folder / "job.json").write_text(json.dumps(job | {"limits": limits}))
+    command = [sys.executable, "-B", "-m", "weights_tools._worker", str(folder / "job.json")]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, cwd=ROOT)
+    assert ended.returncode == 1, "nobody is at the other end of its input"
 
 
 def test_how_a_process_ends_in_words():

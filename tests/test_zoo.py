@@ -19,6 +19,7 @@ PARAMETERS = {
     "lenet": 431_080,
     "lenet5": 61_706,
     "cifar-quick": 145_578,
+    "tiny": 1_184_106,
     "alexnet": 60_965_224,
     "caffenet": 60_965_224,
     "zfnet": 62_357_608,

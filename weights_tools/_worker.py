@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,15 @@ def limit(limits: dict[str, int]) -> None:
             continue
 
 
+def end_with_the_parent() -> None:
+    """Nobody waits for what is done after the parent was killed; then its end of our input closes."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main(path: str) -> int:
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
     job: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     limit(job["limits"])
     from weights_tools.isolation import buried  # only now, so that importing is limited too

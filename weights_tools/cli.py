@@ -60,14 +60,18 @@ def _convert(args: argparse.Namespace) -> int:
         to_rgb=args.to_rgb,
         grey=args.grey,
     )
-    if is_there(output) and not args.force:
-        raise UsageError(f"{output}: is there already; --force writes over it, in one instant")
+    _check_may_write(output, forced=args.force)
     report = Path(args.report) if args.report else output.with_suffix(".report.txt")
     text = convert(inputs, output, options, in_process=args.in_process, report=report)
     for title in ("net", "preprocessing", "self-test", "warnings"):
         print(f"{title}: " + _section(text, title))
     print(f"wrote {output} ({output.stat().st_size:,} bytes) and {report}")
     return 0
+
+
+def _check_may_write(output: Path, *, forced: bool) -> None:
+    if is_there(output) and not forced:
+        raise UsageError(f"{output}: is there already; --force writes over it, in one instant")
 
 
 def _section(report: str, title: str) -> str:
@@ -108,6 +112,10 @@ def _export(args: argparse.Namespace) -> None:
             f"{output}: cannot write {output.suffix or 'no ending'!r}; end in {', '.join(WRITERS)}"
         )
     opened(args.input)
+    if is_there(output):
+        if output.samefile(args.input):
+            raise UsageError(f"{output}: would overwrite what it is made from; name another output")
+        _check_may_write(output, forced=args.force)
     net = weights.load(args.input)
     WRITERS[output.suffix.lower()](output, net)
     print(f"wrote {output}: {len(net.nodes)} layers, {output.stat().st_size:,} bytes")
@@ -140,13 +148,30 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return h_w
 
 
+class _Intermixed(argparse.ArgumentParser):
+    """Options may stand between the files. (argparse has that for whole programs, not for their commands.)"""
+
+    _is_asked = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._is_asked:
+            return super().parse_known_args(args, namespace)
+        self._is_asked = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_asked = False
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "minidnn weights", description="Weight files: convert, look, check, fetch."
     )
     debug = "show where an error came from"
     parser.add_argument("--debug", action="store_true", help=debug)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Intermixed
+    )
 
     def command(name: str, run: Any, words: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=words, description=words[:1].upper() + words[1:])
@@ -171,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("export", _export, f"a file of ours into one of {', '.join(WRITERS)}")
     sub.add_argument("output", metavar="OUT", help=f"ends in {', '.join(WRITERS)}")
     sub.add_argument("input", metavar="IN.h5")
+    sub.add_argument("--force", action="store_true", help="write over OUT")
     sub = command("fetch", _fetch, "published weights from the web; without a name, what there is")
     sub.add_argument("name", nargs="?", metavar="NAME")
     return parser

@@ -1,7 +1,8 @@
-"""How pictures become what a converted net wants to see: what is known, why, and never a guess.
+"""How pictures become what a converted net wants to see: what is known, why, and where it has to ask.
 
 In this order: what the user says, what the file says, filters that were published and are known by their
-first numbers, and what all files of one format and one net have in common.
+first numbers, and what all published files of one format and one net have in common. The last is said only
+of nets with the published number of answers: one that was trained further may have seen anything.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from minidnn.errors import (
     did_you_mean,
 )
 from minidnn.images import PRESETS, Preprocess
-from minidnn.layers import Conv
+from minidnn.layers import FC, Conv
 from minidnn.net import Net
 from minidnn.weights.typed import built
 from weights_tools.foreign import Foreign
@@ -41,7 +42,8 @@ WORDS = {
 }
 VGGS = {"vgg11", "vgg13", "vgg16", "vgg19"}
 SQUEEZENETS = {"squeezenet1.0", "squeezenet1.1"}
-CAFFES = {"alexnet", "caffenet", "googlenet", "nin", "zfnet"} | SQUEEZENETS
+CAFFES = {"alexnet", "caffenet", "googlenet", "nin"} | SQUEEZENETS
+PUBLISHED_ANSWERS = 1000  # ImageNet's classes
 
 # (the format begins with, the nets) → the convention that all such files follow
 FORMATS = [
@@ -49,7 +51,7 @@ FORMATS = [
     ("Caffe", CAFFES, "caffe"),
     ("Keras", VGGS | {"resnet50"}, "vgg"),
     ("Keras", SQUEEZENETS, "caffe"),
-    ("PyTorch", VGGS | SQUEEZENETS | {"resnet18", "resnet50"}, "torchvision"),
+    ("PyTorch", {"vgg16", "resnet18", "resnet50"} | SQUEEZENETS, "torchvision"),  # VGG-19 goes about in both
 ]
 MAX_TEXT = 1 << 20  # bytes of a file of settings
 
@@ -91,30 +93,49 @@ def chosen(
         found = read_said(said)
         return Choice(sized(found, net), f"--preprocessing {said}", found.size)
     if foreign.preprocess is not None:
-        return Choice(
-            _cut_like_caffe(foreign.preprocess, foreign.format), f"the {foreign.format} file says so"
-        )
+        return _as_the_file_says(foreign.preprocess, foreign.format)
     if seen := by_sight(net):
         return _preset(seen[0], net, f"its first filters are those of {seen[1]}")
     for start, nets, preset in FORMATS:
-        if foreign.format.startswith(start) and arch in nets:
-            return _preset(preset, net, f"so all {arch} files of {start} want it")
+        if foreign.format.startswith(start) and arch in nets and answers_of(net) == PUBLISHED_ANSWERS:
+            return _preset(preset, net, f"so all published {arch} files of {start} want it")
     if has_mean_picture and foreign.format.startswith("Caffe"):
-        order = "GRAY" if channels_of(net) == 1 else "BGR"
-        return Choice(sized(Preprocess(order), net), f"{order}, as Caffe's tools write pictures")
+        return _beside_a_mean_picture(net, arch)
     raise UsageError(_asking(foreign.format, channels_of(net)))
+
+
+def _beside_a_mean_picture(net: Net, arch: str | None) -> Choice:
+    """Its mean is known; the order of its channels too, for grey nets and those of ImageNet."""
+    if channels_of(net) == 1:
+        return Choice(sized(Preprocess("GRAY"), net), "grey, for the net reads one channel")
+    if arch in CAFFES | VGGS:
+        return Choice(sized(Preprocess("BGR"), net), f"BGR, as Caffe's tools write pictures for {arch}")
+    what = (
+        "--mean says what is subtracted, not in which order the channels are (those of CIFAR are red, green, "
+    )
+    advice = 'say --preprocessing none for RGB, or a FILE with order = "BGR", beside it'
+    raise UsageError(f"{what}blue, those of OpenCV's pictures blue, green, red); {advice}")
 
 
 def _preset(name: str, net: Net, why: str) -> Choice:
     return Choice(sized(PRESETS[name], net), f"{name}: {why}", PRESETS[name].size)
 
 
-def _cut_like_caffe(preprocess: Preprocess, format: str) -> Preprocess:
-    """Caffe's nets were trained on the middles of pictures of 256 pixels, which no file says."""
-    is_cut = format.startswith("Caffe") and preprocess.resize is None and preprocess.size is not None
-    if is_cut and 197 <= min(preprocess.size or (0,)) <= 256:
-        return replace(preprocess, resize=256)
-    return preprocess
+def _as_the_file_says(preprocess: Preprocess, format: str) -> Choice:
+    """What of it the file does not say is told.
+
+    Caffe's files name no order of channels, and its nets learned from the middles of pictures of 256 pixels.
+    """
+    if format == "minidnn file":
+        return Choice(preprocess, "as it stood in the file of ours")
+    why = f"the {format} file says so"
+    if not format.startswith("Caffe"):
+        return Choice(preprocess, why)
+    unsaid = ["the order of its channels"] if preprocess.channels > 1 else []
+    if preprocess.resize is None and preprocess.size and 197 <= min(preprocess.size) <= 256:
+        preprocess = replace(preprocess, resize=256)
+        unsaid.append("the short side of 256")
+    return Choice(preprocess, f"{why}, but for {' and '.join(unsaid)}: Caffe's habit" if unsaid else why)
 
 
 def by_sight(net: Net) -> tuple[str, str] | None:
@@ -167,6 +188,14 @@ def channels_of(net: Net) -> int | None:
         return net.input_shape[2]
     readers = [n.layer for n in net.nodes if net.input in n.inputs and isinstance(n.layer, Conv)]
     return readers[0].w.shape[2] * readers[0].groups if readers else None
+
+
+def answers_of(net: Net) -> int | None:
+    """How many numbers the last layer gives."""
+    if net.input_shape is None:
+        banks = [node.layer for node in net.nodes if isinstance(node.layer, Conv | FC)]
+        return banks[-1].out_channels if banks else None
+    return net.shapes((1, *net.input_shape))[net.names[-1]][3]
 
 
 def read_said(said: str) -> Preprocess:
@@ -228,13 +257,13 @@ def with_mean_picture(preprocess: Preprocess, picture: np.ndarray) -> Preprocess
     So Caffe does it too: pictures get the size of the mean, and then both are cut.
     """
     if picture.ndim != 3 or picture.shape[2] != preprocess.channels:
-        raise ShapeError(f"the mean picture is {picture.shape}, wanted (h, w, {preprocess.channels})")
+        wanted = f"wanted (h, w, {preprocess.channels})"
+        raise ShapeError(f"the mean picture is {picture.shape}, {wanted}; give the --mean of this net")
     h, w = preprocess.size or picture.shape[:2]
     top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
     if top < 0 or left < 0:
-        raise ShapeError(
-            f"the mean picture is {picture.shape[:2]}, the net sees {(h, w)}; --input-size smaller"
-        )
+        advice = "give a smaller --input-size, or another --mean"
+        raise ShapeError(f"the mean picture is {picture.shape[:2]}, the net sees {(h, w)}; {advice}")
     mean = np.ascontiguousarray(picture[top : top + h, left : left + w], np.float32)
     short = min(picture.shape[:2]) if (top or left) else None
     return replace(preprocess, mean=mean, size=(h, w), resize=short)

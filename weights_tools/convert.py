@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from weights_tools.naming import storable
 from weights_tools.report import Report, layer_lines, sources, told
 from weights_tools.selftest import tested
 
+NEAR = 1.15  # how far apart the sizes may be that a net is trained in: 227 and 224
 ASKS_FOR_MEAN = "give the mean"  # a reader's warning, which `conventions` has an answer to
 
 
@@ -82,7 +83,11 @@ def convert(
             "output": str(made_there),
             "options": _absolute(options),
         }
-        done = made(job) if in_process else isolation.run_job(job, folder, isolation.limits_for(inputs))
+        try:
+            done = made(job) if in_process else isolation.run_job(job, folder, isolation.limits_for(inputs))
+        except OutputError as error:
+            words = str(error).replace(str(made_there), str(output)).replace(str(folder), str(output))
+            raise OutputError(words) from error
         if findings := weights.verify(made_there).findings:
             raise DamagedFileError(
                 f"{output}: was not written as it should be: {findings[0]}; is the disk sound?"
@@ -113,9 +118,10 @@ def _absolute(options: Options) -> dict[str, Any]:
 
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
-    """A private folder on the same disk, gone in the end whatever happens."""
+    """A private folder on the same disk, gone in the end; what a kill leaves is swept as `replacing` does."""
+    folder = output.resolve().parent / f".{secrets.token_hex(8)}.part"
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".minidnn-", dir=output.resolve().parent))
+        folder.mkdir(mode=0o700)
     except OSError as error:
         advice = "make the folder first" if isinstance(error, FileNotFoundError) else "choose another place"
         raise OutputError(f"{output}: {error.strerror}; {advice}") from None
@@ -134,15 +140,18 @@ def made(job: dict[str, Any]) -> dict[str, Any]:
     if said.get("input_size") is not None:
         said["input_size"] = tuple(said["input_size"])
     paths, options = [Path(path) for path in job["inputs"]], Options(**said)
-    foreign = reading.read(paths, input_size=options.input_size)
-    try:
-        net, report = assembled(foreign, options)
-    except MinidnnError as error:
-        raise type(error)(f"{job['what']}: {error}").with_traceback(error.__traceback__) from None
-    report.sources = sources(paths)
     output = Path(job["output"])
-    weights.save(output, net, dtype=options.dtype, provenance=report.provenance())
-    report.tests = tested(net, weights.load(output), foreign, conventions.channels_of(net) or 3)
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", UserWarning)
+            foreign = reading.read(paths, input_size=options.input_size)
+        foreign.warnings += [str(one.message) for one in heard if one.category is UserWarning]
+        net, report = assembled(foreign, options)
+        report.sources = sources(paths)
+        weights.save(output, net, dtype=options.dtype, provenance=report.provenance())
+        report.tests = tested(net, weights.load(output), foreign, conventions.channels_of(net) or 3)
+    except MinidnnError as error:
+        raise isolation.with_its_file(error, job["what"]) from None
     return {"report": report.text()}
 
 
@@ -156,15 +165,16 @@ def assembled(foreign: Foreign, options: Options) -> tuple[Net, Report]:
     if foreign.net is None:
         between = f"activations, pools and pads are those of {match.arch}"
         report.warnings.append(f"the file holds arrays only: {between}; see that it answers as you know it")
+    report.warnings += match.warnings
     net = _for_images_of(storable(match.net), options.input_size)
     _check_finite(net)
+    picture = None if options.mean is None else reading.mean_picture(Path(options.mean))
     preprocess, why, usual_size = conventions.chosen(
-        foreign, net, match.arch, options.preprocessing, has_mean_picture=options.mean is not None
+        foreign, net, match.arch, options.preprocessing, has_mean_picture=picture is not None
     )
     if foreign.net is None and options.input_size is None and preprocess.size and net.input_shape:
         net, preprocess = _in_the_size_of(net, usual_size, preprocess)
-    if options.mean is not None:
-        picture = reading.mean_picture(Path(options.mean))
+    if picture is not None:
         preprocess, why = conventions.with_mean_picture(preprocess, picture), f"{why}; mean of {options.mean}"
     net = net.with_nodes(net.nodes, preprocess=preprocess, classes=_classes(foreign, net, options))
     if options.to_rgb:
@@ -201,8 +211,10 @@ def _for_images_of(net: Net, size: tuple[int, int] | None) -> Net:
 
 
 def _in_the_size_of(net: Net, size: tuple[int, int] | None, preprocess: Preprocess) -> tuple[Net, Preprocess]:
-    """For a net that takes several sizes, that of the convention it was trained by."""
+    """The size of the convention it was trained by, if that is near: 224 for 227, but never for 32."""
     if size is None or net.input_shape is None or size == net.input_shape[:2]:
+        return net, preprocess
+    if any(max(pair) > NEAR * min(pair) for pair in zip(size, net.input_shape[:2], strict=True)):
         return net, preprocess
     try:
         resized = _for_images_of(net, size)
@@ -215,7 +227,7 @@ def _check_finite(net: Net) -> None:
     for name, array in (net.params | net.buffers).items():
         bad = array.size - int(np.isfinite(array).sum())
         if bad:
-            raise MismatchError(
+            raise DamagedFileError(
                 f"{bad:,} of {array.size:,} numbers of {name!r} are not finite; fetch the file again"
             )
 
@@ -246,17 +258,9 @@ def _classes(foreign: Foreign, net: Net, options: Options) -> tuple[str, ...]:
     found = foreign.classes if options.classes is None else class_names(Path(options.classes))
     if not found:
         return ()
-    count = _answers(net)
+    count = conventions.answers_of(net)
     if count is not None and count != len(found):
         raise MismatchError(
-            f"{len(found)} names of classes, and the net has {count} answers; give its own --classes"
+            f"{len(found)} names of classes, and the net has {count} answers; give its own --classes, or none"
         )
     return found
-
-
-def _answers(net: Net) -> int | None:
-    """How many numbers the last layer gives."""
-    if net.input_shape is None:
-        banks = [node.layer for node in net.nodes if isinstance(node.layer, Conv)]
-        return banks[-1].out_channels if banks else None
-    return prod(net.shapes((1, *net.input_shape))[net.names[-1]][3:])

@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import stat
+import struct
 import zipfile
 from pathlib import Path
 
@@ -43,6 +44,9 @@ STRANGERS = [
     (b"\xff\xd8\xff", "picture (JPEG)", "name the weight file"),
     (b"%PDF", "PDF document", "name the weight file"),
 ]
+
+RESAVE = "in MATLAB, load it and save it again: save('net.mat', '-struct', 'net', '-v7.3')"
+MAT4 = f"a MATLAB file of version 4, which has no cells or structs; {RESAVE}"
 
 NAMES = {
     "minidnn": "weights of minidnn (HDF5)",
@@ -133,13 +137,17 @@ def kind_of(path: str | os.PathLike) -> str:
         return "prototxt"
     if kind := _kind_of_message(path):
         return kind
+    if not any(head):
+        raise DamagedFileError(f"{path}: nothing but zeros where a file begins; fetch it again")
+    if is_version_4(head):
+        raise UnsupportedError(f"{path}: {MAT4}")
     raise FileFormatError(
         f"{path}: no weight file that we know (begins {head[:12]!r}); there are {', '.join(NAMES.values())}"
     )
 
 
 def _kind_of_hdf5(path: Path) -> str:
-    with Guarded(path, allow_filters=True) as file:
+    with Guarded(path, allow_filters=True, allow_texts=True) as file:
         about, inside = file.attributes(), set(file.names())
     known = set(about)
     if "format" in known and str(_text(about["format"])).startswith("minidnn"):
@@ -204,6 +212,19 @@ def _kind_of_message(path: Path) -> str | None:
 def _is_safetensors(path: Path, head: bytes) -> bool:
     length = int.from_bytes(head[:8], "little")
     return head[8:9] == b"{" and 2 <= length <= max(path.stat().st_size, 100_000_000)
+
+
+def is_version_4(head: bytes) -> bool:
+    """MATLAB's header of five numbers: four decimal digits MOPT, rows, columns, imaginary, name length."""
+    if len(head) < 20:
+        return False
+    for order in "<>":
+        mopt, rows, columns, imaginary, name = struct.unpack(f"{order}5i", head[:20])
+        digits = mopt // 1000, mopt // 100 % 10, mopt // 10 % 10, mopt % 10
+        known = 0 <= digits[0] <= 4 and digits[1] == 0 and digits[2] <= 5 and digits[3] <= 2
+        if known and min(rows, columns) >= 0 and imaginary in (0, 1) and 1 <= name <= 64:
+            return True
+    return False
 
 
 def _text(value: object) -> object:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minidnn.errors import DamagedFileError, OutputError, TooLargeError, UsageError, did_you_mean
-from weights_tools.registry import FILES, Published
+from weights_tools.registry import FILES
 
 MAX_BYTES = 1 << 30
 CHUNK = 1 << 18
@@ -54,11 +54,6 @@ def fetch(name: str, *, folder: Path | None = None, progress: Progress | None = 
         elif known is not None:
             check(path, known)
     return [path for _, path, _ in parts]
-
-
-def by_hand(published: Published, folder: Path) -> str:
-    """What to do without this program."""
-    return f"fetch {published.url} by other means and put it to {folder / published.file}"
 
 
 def _fetch_one(url: str, path: Path, known: str | None, progress: Progress | None) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from minidnn import errors
-from minidnn.errors import ConverterCrashed, MinidnnError, TooLargeError
+from minidnn.errors import ConverterCrashed, MinidnnError, OutputError, TooLargeError
 
 BASE_MEMORY = 3 << 29  # bytes: Python, NumPy, SciPy and HDF5, and a picture on its way through the net
 MEMORY_PER_BYTE = 4  # of the file
+LONGEST = 4000  # letters of an error
 BASE_SECONDS = 120
 SECONDS_PER_MIB = 2
 HANDED_ON = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
@@ -41,12 +42,15 @@ def limits_for(paths: Sequence[Path]) -> dict[str, int]:
 def run_job(job: dict[str, Any], folder: Path, limits: dict[str, int]) -> dict[str, Any]:
     """Do the job in a process whose home is that folder; what it says, or the error that it met."""
     written = folder / "job.json"
-    written.write_text(json.dumps(job | {"limits": limits}), encoding="utf-8")
+    try:
+        written.write_text(json.dumps(job | {"limits": limits}), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}; free some space") from None
     command = [sys.executable, "-P", "-m", "weights_tools._worker", str(written)]
     with (folder / "said.txt").open("wb") as said:
         process = subprocess.Popen(
-            command, cwd=folder, env=_environment(folder), stdin=subprocess.DEVNULL, stdout=said, stderr=said
-        )
+            command, cwd=folder, env=_environment(folder), stdin=subprocess.PIPE, stdout=said, stderr=said
+        )  # nothing goes through that pipe: when it closes, the other process knows that this one has ended
         try:
             code = process.wait(limits["seconds"])
         except subprocess.TimeoutExpired:
@@ -57,6 +61,8 @@ def run_job(job: dict[str, Any], folder: Path, limits: dict[str, int]) -> dict[s
             if process.poll() is None:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
     return _understood(job, code, folder)
 
 
@@ -64,20 +70,29 @@ def _environment(folder: Path) -> dict[str, str]:
     """Nothing that is a secret, but the way to the same modules; one thread keeps memory foreseeable."""
     handed = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     modules = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
-    own = {"PYTHONPATH": modules, "TMPDIR": str(folder), "TEMP": str(folder), "PYTHONUTF8": "1"}
+    own = {
+        "PYTHONPATH": modules,
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "TEMP": str(folder),
+        "PYTHONUTF8": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # it writes in its folder and nowhere else
+    }
     return handed | own | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _understood(job: dict[str, Any], code: int, folder: Path) -> dict[str, Any]:
-    answer: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
+    """What came back, of which no more is believed than that it may be words."""
+    answer: Any = {}
+    with suppress(OSError, ValueError, RecursionError):
         answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
-    if code == 0 and "result" in answer:
-        return answer["result"]
-    if "error" in answer:
-        raise revived(answer)
+    match answer:
+        case {"result": dict() as result} if code == 0:
+            return {name: printable(said) if isinstance(said, str) else said for name, said in result.items()}
+        case {"error": str(), "words": str(), "notes": list()}:
+            raise revived(answer)
     last = (folder / "said.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    words = f" (its last words: {last[0][:200]})" if last else ""
+    words = f" (its last words: {printable(last[0])[:200]})" if last else ""
     raise ConverterCrashed(
         f"{job['what']}: the reader process {_end(code)}{words}; a damaged or hostile file?"
     )
@@ -99,10 +114,25 @@ def _end(code: int) -> str:
 def revived(answer: dict[str, Any]) -> MinidnnError:
     """The error that the other process met, of the same class."""
     kind = ERRORS.get(answer["error"], ConverterCrashed)
-    error = kind(answer["words"])
-    for note in answer.get("notes", ()):
-        error.add_note(note)
+    error = kind(shortened(printable(answer["words"])))
+    for note in answer.get("notes", ())[:10]:
+        error.add_note(shortened(printable(str(note))))
     return error
+
+
+def printable(text: str) -> str:
+    """With the letters written out that a terminal would obey: a file may have them in its names."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+    )
+
+
+def shortened(text: str) -> str:
+    """Its two ends; what to do stands at the second."""
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]} … ({len(text) - 2 * half:,} letters) … {text[-half:]}"
 
 
 def buried(error: BaseException, what: str) -> dict[str, Any]:
@@ -116,5 +146,16 @@ def buried(error: BaseException, what: str) -> dict[str, Any]:
     elif not isinstance(error, MinidnnError):
         words = f"{what}: the reader failed ({type(error).__name__}: {error}); damaged? --in-process --debug"
         error = ConverterCrashed(f"{words} shows where")
+    error = with_its_file(error, what)
     notes = [str(note) for note in getattr(error, "__notes__", ())]
     return {"error": type(error).__name__, "words": str(error), "notes": notes}
+
+
+def with_its_file(error: MinidnnError, what: str) -> MinidnnError:
+    """The same error, that begins with what was read if it names none of it."""
+    if any(Path(name).name in str(error) for name in what.split(", ")):
+        return error
+    said = type(error)(f"{what}: {error}").with_traceback(error.__traceback__)
+    for note in getattr(error, "__notes__", ()):
+        said.add_note(note)
+    return said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from minidnn import weights
 from minidnn.errors import DamagedFileError, UsageError
 from weights_tools import convert, detect, reading
 from weights_tools.foreign import Foreign
+from weights_tools.match import shaped
 from weights_tools.report import layer_lines, told
 
 Arrays = dict[str, np.ndarray]
@@ -63,37 +64,73 @@ def _shapes(arrays: Mapping[str, np.ndarray]) -> str:
     return "  ".join(f"{name} {'x'.join(map(str, np.shape(array)))}" for name, array in arrays.items())
 
 
+class Held(NamedTuple):
+    """The arrays of a file, layer by layer in its order, and what else its layers are called."""
+
+    layers: dict[str, Arrays]
+    aliases: Mapping[str, str] = {}  # other name -> name
+    flatten: str = "hwc"
+
+
 def compare(job: dict[str, Any]) -> dict[str, Any]:
-    """Layer by layer in their order, whatever they are called."""
+    """Layer with layer of the same name, by its other names too; what is left, in the order of the files."""
     first, second = (_held(Path(path)) for path in job["inputs"])
-    lines, equal = [], len(first) == len(second)
-    width = max(map(len, [*first, "layer"]))
-    lines.append(f"{'layer':<{width}}  largest difference   of the largest number")
-    for (name, mine), (other, theirs) in zip(first.items(), second.items(), strict=False):
-        if mine.size != theirs.size:
-            shapes = f"{'x'.join(map(str, mine.shape))} and {'x'.join(map(str, theirs.shape))}"
-            lines.append(f"{name:<{width}}  {shapes}: other sizes ({other!r})")
-            equal = False
-            continue
-        gap = np.abs(mine.reshape(-1) - theirs.reshape(-1)).max(initial=0)
-        share = gap / (np.abs(mine).max(initial=0) or 1)
-        as_other = "" if name == other else f"  ({other!r})"
-        lines.append(f"{name:<{width}}  {gap:<19.3g}  {share:.3g}{as_other}")
-        equal = equal and not gap > 0
-    if len(first) != len(second):
-        lines.append(f"{len(first)} arrays and {len(second)}: the rest has nothing to be compared with")
-    lines.append("equal" if equal else "not equal")
-    return {"text": "\n".join(lines), "equal": bool(equal)}
+    pairs = _pairs(first, second)
+    width = max(map(len, ["layer", *(f"{mine}/{key}" for mine in pairs for key in first.layers[mine])]))
+    lines = [f"{'layer':<{width}}  largest difference   of the largest number"]
+    common, equal = 0, True
+    for mine, other in pairs.items():
+        for key in [key for key in first.layers[mine] if key in second.layers[other]]:
+            told, same = _difference(first, mine, second, other, key)
+            as_other = "" if mine == other else f"  ({other + '/' + key!r})"
+            lines.append(f"{f'{mine}/{key}':<{width}}  {told}{as_other}")
+            common, equal = common + 1, equal and same
+    counts = [sum(map(len, held.layers.values())) - common for held in (first, second)]
+    only = [f"{count} only in {which}" for count, which in zip(counts, "AB", strict=True) if count]
+    equal = equal and common > 0
+    verdict = "equal" if equal else "not equal"
+    if only:
+        verdict += f" in all {common} common arrays" if equal else ""
+        verdict = "; ".join([verdict, *only])
+    return {"text": "\n".join([*lines, verdict]), "equal": equal and not only}
 
 
-def _held(path: Path) -> Arrays:
-    """Every array of a file by name, in the file's order."""
+def _pairs(first: Held, second: Held) -> dict[str, str]:
+    """{layer of the first: layer of the second}."""
+    others = {theirs: other for other, theirs in first.aliases.items() if other in second.layers}
+    free = dict.fromkeys(second.layers)
+    found: dict[str, str] = {}
+    for name in first.layers:
+        near = [name, second.aliases.get(name), others.get(name)]
+        if (other := next((one for one in near if one in free), None)) is not None:
+            found[name] = other
+            del free[other]
+    found |= zip([name for name in first.layers if name not in found], free, strict=False)
+    return {name: found[name] for name in first.layers if name in found}
+
+
+def _difference(first: Held, mine: str, second: Held, other: str, key: str) -> tuple[str, bool]:
+    """How far two arrays are apart, in words, and whether they are equal."""
+    one, two = np.asarray(first.layers[mine][key]), np.asarray(second.layers[other][key])
+    if one.ndim == 4 and two.ndim == 2 and one.size == two.size:
+        two = shaped(two, one.shape, second.flatten)
+    elif one.ndim == 2 and two.ndim == 4 and one.size == two.size:
+        one = shaped(one, two.shape, first.flatten)
+    if one.shape != two.shape:
+        return f"{'x'.join(map(str, one.shape))} and {'x'.join(map(str, two.shape))}: other shapes", False
+    exact = np.result_type(one, two, np.float32)
+    gap = np.abs(np.subtract(one, two, dtype=exact)).max(initial=0)
+    share = gap / (np.abs(one.astype(exact, copy=False)).max(initial=0) or 1)
+    return f"{gap:<19.3g}  {share:.3g}", bool(gap == 0)
+
+
+def _held(path: Path) -> Held:
+    """Every layer with arrays, what it learned and what it counted together."""
     foreign = reading.read([path])
-    if foreign.net is not None:
-        return foreign.net.params | foreign.net.buffers
-    return {
-        f"{name}/{key}": array for name, arrays in foreign.layers.items() for key, array in arrays.items()
-    }
+    if foreign.net is None:
+        return Held(foreign.layers, {}, foreign.flatten)
+    held = {node.name: node.layer.params | node.layer.buffers for node in foreign.net.nodes}
+    return Held({name: arrays for name, arrays in held.items() if arrays}, foreign.net.aliases)
 
 
 def verify(job: dict[str, Any]) -> dict[str, Any]:

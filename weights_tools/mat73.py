@@ -19,7 +19,7 @@ KNOWN = ("MATLAB_class", "MATLAB_empty", "MATLAB_sparse", "MATLAB_object_decode"
 def load(path: Path) -> dict[str, Value]:
     """The variables by name; what MATLAB keeps for itself, under #, is left out."""
     most = most_bytes(path.stat().st_size)
-    with Guarded(path, allow_filters=True, max_bytes=most) as file:
+    with Guarded(path, allow_filters=True, allow_texts=True, max_bytes=most) as file:
         values = Values(file, most)
         return {name: values.at(name, depth=0) for name in file.names() if not name.startswith("#")}
 

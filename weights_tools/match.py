@@ -16,13 +16,22 @@ import numpy as np
 from minidnn import zoo
 from minidnn.errors import MismatchError, UsageError
 from minidnn.graph import Node
-from minidnn.layers import Add, BatchNorm, Concat, Conv, LeakyReLU, PReLU, ReLU
+from minidnn.layers import FC, Add, BatchNorm, Concat, Conv, LeakyReLU, PReLU, ReLU, Softmax
 from minidnn.layers.base import Layer
 from minidnn.net import Net
 from minidnn.window import Window
 from weights_tools.foreign import Arrays, Foreign
 from weights_tools.naming import Match, named_like_the_zoo, shapes_of
 
+OTHERWISE = "a net of another form has to say how it is wired: export it as ONNX, and convert that"
+LENET5 = (
+    "LeNet-5 is built in many ways from the same arrays: here with tanh and mean pools, as its paper has it; "
+    "one trained with ReLU or largest-of-four pools would answer wrongly"
+)
+ZERO_PADDING = (
+    "the borders are padded with zeros, as in VGG; an encoder trained with reflected borders, as those of "
+    "style transfer are, gives other numbers there"
+)
 # What a cut net keeps behind its last filters.
 BEHIND_WEIGHTS = (ReLU, LeakyReLU, PReLU, BatchNorm, Concat, Add)
 
@@ -40,8 +49,9 @@ def matched(foreign: Foreign, arch: str | None = None) -> Match:
     nets = {name: shapes_of(name) for name in zoo.NETS}
     fitting = [name for name, net in nets.items() if _difference(foreign.layers, net) is None]
     fitting = fitting or [name for name, net in nets.items() if _sorted_like(foreign.layers, net)]
+    fitting = fitting or [name for name, net in nets.items() if _with_head_of(foreign.layers, net)]
     if len(fitting) == 1:
-        return _filled(foreign, fitting[0])
+        return _as_asked(foreign, fitting[0])
     if fitting:
         raise UsageError(f"the arrays fit {' and '.join(fitting)} alike; say which: --arch {fitting[0]}")
     raise MismatchError(_nearest(foreign.layers))
@@ -50,21 +60,26 @@ def matched(foreign: Foreign, arch: str | None = None) -> Match:
 # Bare arrays.
 
 
-def _filled(foreign: Foreign, name: str) -> Match:
-    net = shapes_of(name)
+def _filled(foreign: Foreign, name: str, net: Net) -> Match:
     step = f"the shapes of all {len(foreign.layers)} layers are those of {name}, in its order"
     if _difference(foreign.layers, net) is not None:
         layers = _sorted_like(foreign.layers, net) or foreign.layers
         foreign = replace(foreign, layers=dict(layers))
         step = f"the shapes of all {len(layers)} layers are those of {name}, once sorted by shapes and names"
-    return _padded_like_torchvision(foreign, Match(_with_arrays(net, foreign), name, (step,)))
+    warnings = (LENET5,) if name == "lenet5" else ()
+    return _padded_like_torchvision(foreign, Match(_with_arrays(net, foreign), name, (step,), warnings))
 
 
 def _as_asked(foreign: Foreign, name: str) -> Match:
     """All of that net, or its first layers, or its like in other widths."""
     net, layers = shapes_of(name), foreign.layers
     if _difference(layers, net) is None or _sorted_like(layers, net):
-        return _filled(foreign, name)
+        return _filled(foreign, name, net)
+    if headed := _with_head_of(layers, net):
+        match = _filled(foreign, name, headed)
+        count = _arrays_of(_banks(headed)[-1].layer)["w"].shape[3]
+        answers = f"the last layer is the file's own, of {count} answers: such a net was trained further"
+        return replace(match, steps=(*match.steps, answers))
     banks = _banks(net)
     if len(layers) < len(banks) and not _difference(layers, net, count=len(layers)):
         cut = _cut_behind(net, {node.name for node in banks[: len(layers)]})
@@ -72,8 +87,32 @@ def _as_asked(foreign: Foreign, name: str) -> Match:
         return Match(_with_arrays(cut, foreign), name, (step,))
     if narrow := _in_other_widths(layers, net):
         step = f"built like {name} from the file's own widths; the sizes of its filters agree"
-        return Match(narrow[0], name, (step, *narrow[1]))
-    raise MismatchError(f"not {name}: {_difference(layers, net)}; leave --arch out to look for another")
+        return Match(narrow[0], name, (step, *narrow[1]), (ZERO_PADDING,))
+    raise MismatchError(f"not {name}: {_difference(layers, net)}; {OTHERWISE}")
+
+
+def _with_head_of(layers: Mapping[str, Arrays], net: Net) -> Net | None:
+    """The net with as many answers as the last of these layers, if all else agrees: one trained further."""
+    last, own = _banks(net)[-1], list(layers.values())[-1]
+    if (
+        len(_banks(net)) < 3
+        or not isinstance(net.nodes[-1].layer, Softmax)
+        or np.ndim(own.get("w", ())) not in (2, 4)
+    ):
+        return None
+    k, layer = np.shape(own["w"])[-1], last.layer
+    if not isinstance(layer, Conv | FC) or k < 1:
+        return None
+    bias = None if layer.b is None else _unfilled((k,))
+    head = replace(layer, w=_unfilled((*layer.w.shape[:3], k)), b=bias)
+    nodes = [node._replace(layer=head) if node.name == last.name else node for node in net.nodes]
+    headed = net.with_nodes(nodes, classes=())
+    return headed if _difference(layers, headed) is None or _sorted_like(layers, headed) else None
+
+
+def _unfilled(shape: tuple[int, ...]) -> np.ndarray:
+    """A shape without memory, as the zoo's nets without weights have them."""
+    return np.broadcast_to(np.float32(0), shape)
 
 
 def _with_arrays(net: Net, foreign: Foreign) -> Net:
@@ -133,15 +172,13 @@ def _nearest(layers: Mapping[str, Arrays]) -> str:
     if not same[best]:
         first, arrays = next(iter(layers.items()))
         found = _told({key: np.shape(array) for key, array in arrays.items()})
-        return f"no net of the zoo begins like these {len(layers)} layers ({first!r} holds {found}); " + (
-            f"name one it shall be: --arch {', '.join(nets)}"
+        return (
+            f"no net of the zoo begins like these {len(layers)} layers ({first!r} holds {found}); {OTHERWISE}"
         )
     what = f"no net of the zoo has these {len(layers)} layers; the nearest is {best}"
     if same[best] == len(layers):
         return f"{what}, and they are its first {same[best]} of {len(_banks(nets[best]))}: say --arch {best}"
-    return (
-        f"{what}, the first {same[best]} agree, but {_difference(layers, nets[best])}; say --arch to insist"
-    )
+    return f"{what}, the first {same[best]} agree, but {_difference(layers, nets[best])}; {OTHERWISE}"
 
 
 def _in_common(layers: Mapping[str, Arrays], net: Net) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 from minidnn.errors import DamagedFileError, FileFormatError, UnsupportedError
 from weights_tools import mat5, mat73
-from weights_tools.detect import HDF5, opened
+from weights_tools.detect import HDF5, MAT4, is_version_4, opened
 from weights_tools.matvalues import Value
-
-RESAVE = "in MATLAB, load it and save it again: save('net.mat', '-struct', 'net', '-v7.3')"
 
 
 def load(path: str | os.PathLike) -> dict[str, Value]:
@@ -26,19 +23,6 @@ def load(path: str | os.PathLike) -> dict[str, Value]:
         raise DamagedFileError(f"{path}: the header of a MATLAB file, and then it is damaged; fetch it again")
     if not any(head):
         raise DamagedFileError(f"{path}: nothing but zeros where a file begins; fetch it again")
-    if _is_version_4(head):
-        raise UnsupportedError(f"{path}: a MATLAB file of version 4, which has no cells or structs; {RESAVE}")
+    if is_version_4(head):
+        raise UnsupportedError(f"{path}: {MAT4}")
     raise FileFormatError(f"{path}: not a MATLAB file (begins {head[:16]!r}); name one saved by MATLAB")
-
-
-def _is_version_4(head: bytes) -> bool:
-    """A header of five numbers: a type of four decimal digits MOPT, rows, columns, imaginary, name length."""
-    if len(head) < 20:
-        return False
-    for order in "<>":
-        mopt, rows, columns, imaginary, name = struct.unpack(f"{order}5i", head[:20])
-        digits = mopt // 1000, mopt // 100 % 10, mopt // 10 % 10, mopt % 10
-        known = 0 <= digits[0] <= 4 and digits[1] == 0 and digits[2] <= 5 and digits[3] <= 2
-        if known and min(rows, columns) >= 0 and imaginary in (0, 1) and 1 <= name <= 64:
-            return True
-    return False

@@ -27,6 +27,7 @@ class Match:
     net: Net
     arch: str | None
     steps: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def shapes_of(name: str) -> Net:

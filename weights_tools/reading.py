@@ -24,7 +24,8 @@ def read(paths: Sequence[Path], *, input_size: tuple[int, int] | None = None) ->
         return _caffe(model, prototxt)
     if len(paths) > 1:
         found = ", ".join(f"{path.name}: {NAMES[kind]}" for path, kind in zip(paths, kinds, strict=True))
-        raise UsageError(f"several files belong together for Caffe only, a prototxt and its weights; {found}")
+        what = f"several files belong together for Caffe only, a prototxt and its weights; {found}"
+        raise UsageError(f"{what}; convert one by one")
     return _one(paths[0], kinds[0], input_size)
 
 

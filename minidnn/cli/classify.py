@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from minidnn import images, weights
 from minidnn.arrays import Array, to_device, to_host
 from minidnn.cli.device import add_device, device_for
-from minidnn.errors import MismatchError, UsageError
+from minidnn.errors import FileError, MismatchError, ShapeError, UsageError
 from minidnn.images import Preprocess
 from minidnn.layers import Sigmoid, Softmax
 from minidnn.layers.base import lacks_weights
@@ -21,6 +23,7 @@ from minidnn.net import Net
 from minidnn.weights.classes import class_names
 
 BAR = 30  # characters of a certainty
+NO_CLASSIFIER = "it does not classify; look at what it sees with minidnn layers, or name another net"
 MANY = 5  # photos from which on a bar shows how far it is
 
 
@@ -49,20 +52,41 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--top {args.top}: give at least 1")
     device = device_for(args.device)
     classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey, device=device)
-    answers = []
-    for photo in tqdm(args.photos, disable=True if len(args.photos) < MANY else None, unit="photo"):
-        fitted = classifier.fitted(photo)
-        if args.input_picture:
-            images.save(_numbered(args.input_picture, photo, len(args.photos)), classifier.seen(fitted))
+    answers: list[dict] = []
+    goals = _goals(args.input_picture, args.photos)
+    for photo, goal in tqdm(
+        zip(args.photos, goals, strict=True),
+        total=len(args.photos),
+        disable=True if len(args.photos) < MANY else None,
+        unit="photo",
+    ):
+        try:
+            fitted = classifier.fitted(photo)
+        except FileError as error:  # the other photos are as good as before
+            answers.append({"file": photo, "error": str(error)})
+            continue
+        if goal is not None:
+            images.save(goal, classifier.seen(fitted))
         answers.append({"file": photo, "top": classifier.top(classifier.probabilities(fitted)[0], args.top)})
+    unread = [answer["error"] for answer in answers if "error" in answer]
+    code = FileError.exit_code if unread else 0
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
-        return 0
+        return _reported(unread, code)
     for answer in answers:
-        print("\n".join(told(answer)))
-    if not classifier.names:
+        if "top" in answer:
+            print("\n".join(told(answer)))
+    if not classifier.names and len(unread) < len(answers):
         print("these are numbers of classes: this net has no names for them; --classes FILE gives them")
-    return 0
+    return _reported(unread, code)
+
+
+def _reported(unread: list[str], code: int) -> int:
+    """What was wrong with some of the photos, behind what was seen in the others."""
+    sys.stdout.flush()
+    for words in unread:
+        print(f"minidnn: {words}", file=sys.stderr)
+    return code
 
 
 @dataclass(frozen=True)
@@ -92,6 +116,7 @@ class Classifier:
         if not isinstance(net.preprocess, Preprocess):
             advice = "convert it again with --preprocessing"
             raise UsageError(f"{what}: says nothing of how pictures become what it sees; {advice}")
+        check_classifies(net, what)
         names = class_names(classes) if classes else tuple(net.classes)
         return cls(net, net.preprocess, names, in_grey=grey is not None or net.preprocess.order == "GRAY")
 
@@ -107,15 +132,17 @@ class Classifier:
         return self.preprocess.to_pixels(self.preprocess.to_net(fitted))
 
     def probabilities(self, fitted: Array) -> Array:
-        """(N, K): the last layer's answers, made probabilities if it gives scores; a map is averaged."""
+        """(N, K): the last layer's answers, made probabilities if it gives scores; of a map, the mean."""
         net, x = self.net, to_device(self.preprocess.to_net(fitted), self.device)
         last = net.nodes[-1]
-        answers = to_host(net.forwardto(net.init_res(), last.name, x, keep=())).mean(axis=(1, 2))
+        found = to_host(net.forwardto(net.init_res(), last.name, x, keep=()))
+        check_answers(net, found.shape, "this net")
+        answers = found.mean(axis=(1, 2))
         if not isinstance(last.layer, Softmax | Sigmoid):
             answers = Softmax().forward(answers[:, None, None])[0][:, 0, 0]
         if self.names and len(self.names) != answers.shape[1]:
-            found = f"{len(self.names)} names of classes for {answers.shape[1]} answers"
-            raise MismatchError(f"{found}; give the --classes of this net")
+            counts = f"{len(self.names)} names of classes for {answers.shape[1]} answers"
+            raise MismatchError(f"{counts}; give the --classes of this net")
         return answers
 
     def top(self, probabilities: Array, count: int) -> list[dict[str, object]]:
@@ -139,7 +166,43 @@ def told(answer: dict) -> list[str]:
     return lines
 
 
-def _numbered(path: str, photo: str, count: int) -> Path:
-    """One picture gets the name as it is, each of several that of its photo too."""
+def check_classifies(net: Net, what: str) -> None:
+    """Whether its last layer is its only end, and gives an answer for each of several classes."""
+    ends = [name for name in net.names[1:] if not any(name in node.inputs for node in net.nodes)]
+    if len(ends) > 1:
+        raise UsageError(f"{what}: has {len(ends)} ends, {', '.join(map(repr, ends))}; {NO_CLASSIFIER}")
+    size = net.preprocess.size if isinstance(net.preprocess, Preprocess) else None
+    if isinstance(net.preprocess, Preprocess) and size is not None:
+        try:
+            shape = net.shapes((1, *size, net.preprocess.channels))[net.names[-1]]
+        except ShapeError:  # which the first photo will tell better
+            return
+        check_answers(net, shape, what)
+
+
+def check_answers(net: Net, shape: tuple[int, ...], what: str) -> None:
+    """Of one picture: a number for each class, or a map of probabilities."""
+    h, w, k = shape[1:]
+    if k < 2:
+        raise UsageError(
+            f"{what}: {net.names[-1]!r} gives one channel, not one for each class; {NO_CLASSIFIER}"
+        )
+    if (h, w) != (1, 1) and not isinstance(net.nodes[-1].layer, Softmax):
+        raise UsageError(f"{what}: {net.names[-1]!r} gives a map of {h}x{w}, not names; {NO_CLASSIFIER}")
+
+
+def _goals(path: str | None, photos: list[str]) -> list[Path | None]:
+    """One picture gets the name as it is, each of several its photo's too, and a number where two agree."""
+    if path is None:
+        return [None] * len(photos)
     goal = Path(path)
-    return goal if count == 1 else goal.with_stem(f"{goal.stem}-{Path(photo).stem}")
+    if len(photos) == 1:
+        return [goal]
+    often, seen = Counter(Path(photo).stem for photo in photos), Counter[str]()
+    goals: list[Path | None] = []
+    for photo in photos:
+        stem = Path(photo).stem
+        seen[stem] += 1
+        number = f"-{seen[stem]}" if often[stem] > 1 else ""
+        goals.append(goal.with_stem(f"{goal.stem}-{stem}{number}"))
+    return goals

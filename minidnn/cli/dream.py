@@ -97,10 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Dream one picture, or a folder of them."""
     check_together(args)
+    device = device_for(args.device)
     if is_folder(args.photo):
-        return dream_folder(args.photo, args.output, job_of(args), device=device_for(args.device))
-    resume = None if args.resume is None else checkpoint.load(args.resume, args.device)
-    opened = (resume.job if resume else job_of(args)).opened(device_for(args.device))
+        return dream_folder(args.photo, args.output, job_of(args), device=device)
+    resume = None if args.resume is None else checkpoint.load(args.resume, device)
+    opened = (resume.job if resume else job_of(args)).opened(device)
     if resume:
         checkpoint.check(args.resume, resume, opened, weights.digest(opened.net))
     preview = None if args.preview is None else (positive("--preview", args.preview), Path(args.output))

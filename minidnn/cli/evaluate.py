@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from minidnn.cli.classify import Classifier, add_net_arguments
 from minidnn.cli.device import device_for
-from minidnn.errors import FileFormatError, UsageError, did_you_mean
+from minidnn.errors import FileError, FileFormatError, UsageError, did_you_mean
 
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 BATCH = 16
@@ -34,42 +35,57 @@ def run(args: argparse.Namespace) -> int:
     classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey, device=device)
     labels = labelled(Path(args.folder), args.labels, classifier.names)
     result = errors(classifier, labels)
+    code = FileError.exit_code if result["unread"] else 0
     if args.json:
         print(json.dumps(result))
-        return 0
+        return code
     print(f"{result['photos']} photos of {len(set(labels.values()))} classes")
     for top in (1, 5):
         wrong = result[f"top{top}_errors"]
         print(f"top-{top} error {wrong / result['photos']:6.2%}   ({wrong} of {result['photos']} wrong)")
-    return 0
+    if result["unread"]:
+        print(f"{result['unread']} photos could not be read and are not counted")
+    return code
 
 
 def errors(classifier: Classifier, labels: dict[Path, int]) -> dict[str, int]:
     """How many of the photos are not the first answer, and not among the first five.
 
     Top-5 is kinder, and fairer: a photo has several things in it, and names of classes are near each other.
+    A photo that cannot be read is told, and not counted.
     """
     wrong = {1: 0, 5: 0}
     batch: list[tuple[np.ndarray, int]] = []
+    unread: list[str] = []
     with tqdm(total=len(labels), unit="photo", disable=None) as bar:
-        for number, (photo, label) in enumerate(labels.items(), start=1):
-            fitted = classifier.fitted(photo)
-            if batch and batch[-1][0].shape != fitted.shape:
+        for photo, label in labels.items():
+            bar.update()
+            try:
+                fitted = classifier.fitted(photo)
+            except FileError as error:
+                unread.append(str(error))
+                continue
+            if len(batch) == BATCH or (batch and batch[-1][0].shape != fitted.shape):
                 _judge(classifier, batch, wrong)
                 batch = []
             batch.append((fitted, label))
-            if len(batch) == BATCH or number == len(labels):
-                _judge(classifier, batch, wrong)
-                batch = []
-            bar.update()
-    return {"photos": len(labels), "top1_errors": wrong[1], "top5_errors": wrong[5]}
+    if batch:
+        _judge(classifier, batch, wrong)
+    for words in unread:
+        print(f"minidnn: {words}", file=sys.stderr)
+    read = len(labels) - len(unread)
+    if not read:
+        raise FileFormatError(f"none of the {len(labels)} photos can be read; give others")
+    return {"photos": read, "top1_errors": wrong[1], "top5_errors": wrong[5], "unread": len(unread)}
 
 
 def _judge(classifier: Classifier, batch: list[tuple[np.ndarray, int]], wrong: dict[int, int]) -> None:
     probabilities = classifier.probabilities(np.concatenate([fitted for fitted, _ in batch]))
     for row, (_, label) in zip(probabilities, batch, strict=True):
         if label >= len(row):
-            raise UsageError(f"class number {label} among the labels, and the net has {len(row)}; wrong net?")
+            raise UsageError(
+                f"class number {label} among the labels, and the net has {len(row)}; name another --net"
+            )
         best = np.argsort(-row, kind="stable")[:5]
         wrong[1] += int(best[0] != label)
         wrong[5] += int(label not in best)

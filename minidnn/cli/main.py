@@ -20,6 +20,7 @@ from minidnn.cli import (
     nets,
     replay,
     sizes,
+    train,
     weights,
     zoom,
 )
@@ -36,6 +37,7 @@ COMMANDS = {
     "weights": weights,
     "classify": classify,
     "evaluate": evaluate,
+    "train": train,
     "sizes": sizes,
     "doctor": doctor,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -17,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The converter is a program of its own: foreign formats never come into this one."""
     debug = ["--debug"] if args.debug else []
-    process = subprocess.Popen([sys.executable, "-m", "weights_tools", *debug, *args.rest])
+    command = [sys.executable, "-m", "weights_tools", *debug, *args.rest]
+    if os.name == "posix":  # it takes our place, so that whoever stops us stops it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, command)
+    process = subprocess.Popen(command)
     while True:
         try:
             return process.wait()

@@ -3,9 +3,10 @@
 These are the teachers. A faster sibling is checked against them before it is timed.
 """
 
+from minidnn.kernels.channels import blended, moments, scaled, sums
 from minidnn.kernels.choice import How, Kernel, Kernels
-from minidnn.kernels.conv import conv, conv_backward
-from minidnn.kernels.im2col import col2im, conv_backward_w, im2col, padded
+from minidnn.kernels.conv import conv, conv_backward, conv_backward_w
+from minidnn.kernels.im2col import col2im, im2col, padded
 from minidnn.kernels.neighbours import channel_sum, square_sum
 from minidnn.kernels.pointwise import relu, relu_backward
 from minidnn.kernels.pool import avg_pool, avg_pool_backward, max_pool, pool_by_switch, unpool
@@ -16,6 +17,7 @@ __all__ = [
     "Kernels",
     "avg_pool",
     "avg_pool_backward",
+    "blended",
     "channel_sum",
     "col2im",
     "conv",
@@ -23,10 +25,13 @@ __all__ = [
     "conv_backward_w",
     "im2col",
     "max_pool",
+    "moments",
     "padded",
     "pool_by_switch",
     "relu",
     "relu_backward",
+    "scaled",
     "square_sum",
+    "sums",
     "unpool",
 ]

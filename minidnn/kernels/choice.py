@@ -4,6 +4,7 @@ im2col      the plain one, in its own words in im2col.py; the reference, and wha
 chunked     the same a few rows at a time, within the cache and on all cores
 winograd2   3x3 filters with 2.25 times fewer multiplications, about as exact as the plain one
 winograd4   with 4 times fewer, and about ten times the rounding: in float32 near 1e-5 of the largest value
+shifted     one product for each tap and no columns, for windows one pixel apart; what a GPU is given
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from minidnn.arrays import Array
+from minidnn.arrays import Array, device_of
 from minidnn.errors import UnknownLayerError, UsageError, did_you_mean
 from minidnn.kernels.cpu import winograd
+from minidnn.kernels.cuda import shifted
 from minidnn.window import Window
 
-NAMES = ("auto", "im2col", "chunked", *winograd.TRANSFORMS)
+NAMES = ("auto", "im2col", "chunked", *winograd.TRANSFORMS, "shifted")
+FEW = 8  # channels below which a product for each tap has too little to sum over
 
 
 class Kernel:
@@ -36,6 +39,8 @@ class Kernel:
         """The name of what will run for images of this shape."""
         if self.name == "auto":
             return _table(x_shape, w, window, groups)
+        if self.name == "shifted":
+            return "shifted" if shifted.fits(window, groups) else "im2col"
         fits = self.name not in winograd.TRANSFORMS or winograd.fits(window, groups)
         return self.name if fits else "chunked"
 
@@ -88,6 +93,8 @@ class Kernels:
 
 def _table(x_shape: tuple[int, ...], w: Array, window: Window, groups: int) -> str:
     """Winograd pays where there are channels to sum over and tiles to fill."""
+    if w.dtype == np.float32 and device_of(w) == "cuda":
+        return "shifted" if shifted.fits(window, groups) and w.shape[2] >= FEW else "im2col"
     if not isinstance(w, np.ndarray) or w.dtype != np.float32:
         return "im2col"
     oh, ow = window.out_size(*x_shape[1:3])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidnn.arrays import Array
+from minidnn.arrays import Array, xp_of
 from minidnn.kernels import im2col, pointwise
 from minidnn.kernels.choice import How
 from minidnn.kernels.cpu import chunked, winograd
+from minidnn.kernels.cuda import shifted
 from minidnn.kernels.memory import Mem
 from minidnn.window import Window
 
@@ -27,6 +28,8 @@ def conv(
     name = _name(x, x.shape, w, window, groups, how)
     if name == "chunked":
         return chunked.conv(x, w, b, window, groups, mem, relu=relu)
+    if name == "shifted":
+        return shifted.conv(x, w, b, window, groups, mem, relu=relu)
     if how is None or name == "im2col":
         y = im2col.conv(x, w, b, window, groups=groups, mem=mem)
         return pointwise.relu(y, mem) if relu else y
@@ -49,6 +52,8 @@ def conv_backward(
     name = _name(dzdy, x_shape, w, window, groups, how)
     if name == "chunked":
         return chunked.conv_backward(dzdy, w, window, x_shape, groups, mem)
+    if name == "shifted":
+        return shifted.conv_backward(dzdy, w, window, x_shape, groups, mem)
     if how is None or name == "im2col":
         return im2col.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, mem=mem)
     transform = winograd.TRANSFORMS[name]
@@ -56,8 +61,26 @@ def conv_backward(
     return winograd.conv_backward(dzdy, u, window, transform, mem)
 
 
+def conv_backward_w(
+    dzdy: Array, x: Array, window: Window, *, groups: int = 1, how: How = None, mem: Mem = None
+) -> Array:
+    """(N, oh, ow, K) and (N, H, W, C) → (kh, kw, C/groups, K)."""
+    shape = (*window.kernel, x.shape[3] // groups, dzdy.shape[3])
+    xp = xp_of(x)
+    w = xp.broadcast_to(xp.empty((), x.dtype), shape)  # filters to choose by: they take no memory
+    name = _name(dzdy, x.shape, w, window, groups, how)
+    if name == "chunked":
+        return chunked.conv_backward_w(dzdy, x, window, groups, mem)
+    if name == "shifted":
+        return shifted.conv_backward_w(dzdy, x, window, groups, mem)
+    if how is None or name == "im2col":
+        return im2col.conv_backward_w(dzdy, x, window, groups=groups, mem=mem)
+    return winograd.conv_backward_w(dzdy, x, window, winograd.TRANSFORMS[name], mem)
+
+
 def _name(data: Array, x_shape: tuple[int, ...], w: Array, window: Window, groups: int, how: How) -> str:
-    """The algorithm to take. Mixed dtypes and other libraries go the plain way."""
-    if how is None or data.dtype != w.dtype or not isinstance(data, np.ndarray):
+    """The algorithm to take. Mixed dtypes go the plain way, and other libraries that or the shifted one."""
+    if how is None or data.dtype != w.dtype:
         return "im2col"
-    return how.algorithm(x_shape, w, window, groups)
+    name = how.algorithm(x_shape, w, window, groups)
+    return name if isinstance(data, np.ndarray) or name == "shifted" else "im2col"

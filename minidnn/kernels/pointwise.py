@@ -6,6 +6,8 @@ import numpy as np
 
 from minidnn.arrays import Array, xp_of
 from minidnn.kernels.cpu import pointwise
+from minidnn.kernels.cuda import pointwise as cuda
+from minidnn.kernels.cuda.source import ready
 from minidnn.kernels.memory import Mem
 
 
@@ -21,4 +23,4 @@ def relu_backward(dzdy: Array, y: Array, mem: Mem = None) -> Array:
     xp = xp_of(dzdy, y)
     if xp is np and dzdy.flags.c_contiguous and y.flags.c_contiguous:
         return pointwise.relu_backward(dzdy, y, mem)
-    return dzdy * (y > 0)
+    return cuda.relu_backward(dzdy, y, mem) if ready(dzdy, y) else dzdy * (y > 0)

@@ -14,6 +14,8 @@ import numpy as np
 
 from minidnn.arrays import Array, xp_of
 from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.cuda import pool as cuda
+from minidnn.kernels.cuda.source import ready
 from minidnn.kernels.im2col import padded
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
@@ -23,6 +25,8 @@ IN_CACHE = 1 << 17  # numbers of an image that one task may work on
 
 def max_pool(x: Array, window: Window, mem: Mem = None) -> tuple[Array, Array]:
     """The largest pixel of each window (N, oh, ow, C), and the switches: which tap it was."""
+    if ready(x):
+        return cuda.max_pool(x, window, mem)
     n, h, w, c = x.shape
     shape = (n, *window.out_size(h, w), c)
     y, switches = fresh(shape, x, mem), fresh(shape, x, mem, np.uint8 if window.taps <= 256 else np.int32)
@@ -46,6 +50,8 @@ def _take_largest(window: Window, ground: Array, y: Array, switches: Array) -> N
 def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, mem: Mem = None) -> Array:
     """Every value goes back to the pixel its switch names, and what meets there adds up."""
     xp_of(y, switches)
+    if ready(y) and switches.flags.c_contiguous:
+        return cuda.unpool(y, switches, x_shape, window, mem)
     n, h, w, c = x_shape
     top, _, left, _ = window.pad
     ground = fresh((n, *window.padded_size(h, w), c), y, mem)
@@ -97,21 +103,21 @@ def avg_pool(x: Array, window: Window, divisor: str) -> Array:
     y = xp_of(x).zeros((n, oh, ow, c), x.dtype)
     for _, ys, xs in window.each_tap(oh, ow):
         y += ground[:, ys, xs]
-    return y / _on_device(divisors(h, w, window, divisor), x)
+    return y / divisors(h, w, window, divisor, xp_of(x)).astype(x.dtype)
 
 
 def avg_pool_backward(dzdy: Array, x_shape: tuple[int, ...], window: Window, divisor: str) -> Array:
     """Every pixel of a window gets the same share of its gradient."""
     n, h, w, c = x_shape
     top, _, left, _ = window.pad
-    share = dzdy / _on_device(divisors(h, w, window, divisor), dzdy)
+    share = dzdy / divisors(h, w, window, divisor, xp_of(dzdy)).astype(dzdy.dtype)
     ground = xp_of(dzdy).zeros((n, *window.padded_size(h, w), c), dzdy.dtype)
     for _, ys, xs in window.each_tap(*window.out_size(h, w)):
         ground[:, ys, xs] += share
     return ground[:, top : top + h, left : left + w]
 
 
-def divisors(h: int, w: int, window: Window, divisor: str) -> np.ndarray:
+def divisors(h: int, w: int, window: Window, divisor: str, xp: Any = np) -> Array:
     """(oh, ow, 1): of each window the taps on 'real' pixels, on the 'padded' image, or 'all' of them."""
     top, bottom, left, right = window.pad
     first, last = {
@@ -121,11 +127,7 @@ def divisors(h: int, w: int, window: Window, divisor: str) -> np.ndarray:
     }[divisor]
     along = []
     for axis, count in enumerate(window.out_size(h, w)):
-        starts, taps = np.arange(count) * window.stride[axis], np.arange(window.kernel[axis])
+        starts, taps = xp.arange(count) * window.stride[axis], xp.arange(window.kernel[axis])
         at = starts[:, None] + taps * window.dilation[axis]  # (windows, taps) along this axis
         along.append(((at >= first[axis]) & (at < last[axis])).sum(axis=1))
-    return np.multiply.outer(*along)[:, :, None]
-
-
-def _on_device(counts: np.ndarray, like: Array) -> Any:
-    return xp_of(like).asarray(counts.astype(like.dtype))
+    return (along[0][:, None] * along[1])[:, :, None]

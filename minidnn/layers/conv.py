@@ -95,8 +95,9 @@ class Conv(Bank):
         w, window, groups = self.w, self.window, self.groups
         return kernels.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, how=how, mem=mem)
 
-    def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
-        return self._grads(kernels.conv_backward_w(dzdy, x, self.window, groups=self.groups, mem=mem), dzdy)
+    def backward_params(self, dzdy: Array, *, x: Array, how: How = None, mem: Mem = None, **_: Any) -> Grads:
+        window, groups = self.window, self.groups
+        return self._grads(kernels.conv_backward_w(dzdy, x, window, groups=groups, how=how, mem=mem), dzdy)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from minidnn import kernels
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError, UsageError
-from minidnn.layers.base import BUFFER, PARAM, Grads, Layer, Shape, per_channel
+from minidnn.kernels.memory import Mem
+from minidnn.layers.base import BUFFER, PARAM, Grads, Layer, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,26 +111,36 @@ class BatchNorm(Layer):
             )
         return x_shape
 
-    def forward(self, x: Array, *, mode: str = "test", **_: Any) -> tuple[Array, Moments | None]:
+    def forward(
+        self, x: Array, *, mode: str = "test", mem: Mem = None, **_: Any
+    ) -> tuple[Array, Moments | None]:
         self.out_shape(x.shape)
-        batch = Moments(x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))) if mode == "train" else None
-        return self.gamma * self._normal(x, batch) + self.beta, batch
+        batch = Moments(*kernels.moments(x)) if mode == "train" else None
+        mean, deviation = self._normal_of(batch)
+        slope = self.gamma / deviation
+        return kernels.scaled(x, slope, self.beta - mean * slope, mem), batch
 
-    def backward(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> Array:
-        dnormal = self.gamma * dzdy
-        if aux is not None:
-            normal, places = self._normal(x, aux), x.size // x.shape[3]
-            dnormal = (
-                dnormal - per_channel(dnormal) / places - normal * (per_channel(dnormal * normal) / places)
-            )
-        return dnormal / self._deviation(aux)
+    def backward(self, dzdy: Array, *, x: Array, aux: Moments | None, mem: Mem = None, **_: Any) -> Array:
+        mean, deviation = self._normal_of(aux)
+        slope = self.gamma / deviation
+        if aux is None:
+            return kernels.scaled(dzdy, slope, slope * 0, mem)
+        total, along = self._sums(dzdy, x, aux)
+        places = x.size // x.shape[3]
+        lean = -slope * along / deviation / places  # what stands before x in dzdx
+        return kernels.blended(dzdy, slope, x, lean, -slope * total / places - lean * mean, mem)
 
     def backward_params(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> Grads:
-        return {"gamma": per_channel(dzdy * self._normal(x, aux)), "beta": per_channel(dzdy)}
+        total, along = self._sums(dzdy, x, aux)
+        return {"gamma": along, "beta": total}
 
-    def _normal(self, x: Array, batch: Moments | None) -> Array:
-        return (x - (self.mean if batch is None else batch.mean)) / self._deviation(batch)
+    def _sums(self, dzdy: Array, x: Array, batch: Moments | None) -> tuple[Array, Array]:
+        """sum(dzdy) and sum(dzdy * x̂) of each channel."""
+        mean, deviation = self._normal_of(batch)
+        total, along = kernels.sums(dzdy, x, mean)
+        return total, along / deviation
 
-    def _deviation(self, batch: Moments | None) -> Array:
-        var = self.var if batch is None else batch.var
-        return xp_of(var).sqrt(var + self.eps)
+    def _normal_of(self, batch: Moments | None) -> tuple[Array, Array]:
+        """The mean to take off, and the deviation to divide by."""
+        mean, var = (self.mean, self.var) if batch is None else batch
+        return mean, xp_of(var).sqrt(var + self.eps)

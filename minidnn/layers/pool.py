@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from minidnn import kernels
 from minidnn.arrays import Array, xp_of
 from minidnn.errors import ShapeError, UsageError
@@ -153,11 +151,12 @@ class Upsample(Layer):
 
     def _rows(self, size: int, like: Array) -> Any:
         """R: how much of each old pixel goes into each new one, (size * factor, size)."""
-        centres = (np.arange(size * self.factor) + 0.5) / self.factor - 0.5  # of the new pixels, in old ones
+        xp = xp_of(like)
+        centres = (xp.arange(size * self.factor) + 0.5) / self.factor - 0.5  # of the new pixels, in old ones
         if self.method == "nearest":
-            centres = np.round(centres)
-        distance = np.abs(np.clip(centres, 0, size - 1)[:, None] - np.arange(size))
-        return xp_of(like).asarray(np.maximum(0, 1 - distance).astype(like.dtype))
+            centres = xp.round(centres)
+        distance = xp.abs(xp.clip(centres, 0, size - 1)[:, None] - xp.arange(size))
+        return xp.maximum(0, 1 - distance).astype(like.dtype)
 
 
 def _along_both(x: Array, rows_y: Array, rows_x: Array) -> Array:

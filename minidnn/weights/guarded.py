@@ -62,13 +62,19 @@ class Info(NamedTuple):
 class Guarded:
     """`with Guarded(path) as file: file.read("params/conv1/w")`.
 
-    `allow_filters` lets compressed data pass, up to `max_bytes` when unpacked (foreign files have it often).
+    `allow_filters` lets compressed data pass, up to `max_bytes` when unpacked (foreign files have it often);
+    `allow_texts` lets attributes be texts of no fixed length, as foreign files have them too.
     """
 
     def __init__(
-        self, path: str | os.PathLike, *, allow_filters: bool = False, max_bytes: int | None = None
+        self,
+        path: str | os.PathLike,
+        *,
+        allow_filters: bool = False,
+        allow_texts: bool = False,
+        max_bytes: int | None = None,
     ) -> None:
-        self.path, self.allow_filters = Path(path), allow_filters
+        self.path, self.allow_filters, self.allow_texts = Path(path), allow_filters, allow_texts
         self.size = self._checked_size()
         self.max_bytes = self.size if max_bytes is None else max_bytes
         try:
@@ -121,7 +127,7 @@ class Guarded:
     def attributes(self, path: str = "/", only: Collection[str] | None = None) -> dict[str, Any]:
         """The attributes of a group or dataset, as Python and NumPy values; or `only` those of them.
 
-        Texts of no fixed length are left out without `allow_filters`: what they claim, HDF5 believes.
+        Texts of no fixed length are left out without `allow_texts`: what they claim, HDF5 believes.
         """
         found: dict[str, Any] = {}
         name, held = "", self._object(path)
@@ -135,7 +141,7 @@ class Guarded:
                     )
                 if not held.dtype.hasobject:
                     found[name] = attrs[name]
-                elif self.allow_filters:  # in files of ours there are none
+                elif self.allow_texts:  # in files of ours there are none
                     with little_memory(self.size + ROOM):
                         found[name] = attrs[name]
         except (*BROKEN, MemoryError) as error:

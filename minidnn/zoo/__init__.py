@@ -19,6 +19,7 @@ from minidnn.zoo.about import ABOUT, About
 from minidnn.zoo.alexnet import alexnet, caffenet, zfnet
 from minidnn.zoo.chatfield import vgg_f, vgg_m, vgg_s
 from minidnn.zoo.cifar import cifar_quick
+from minidnn.zoo.folding import folded
 from minidnn.zoo.gabor import gabor
 from minidnn.zoo.googlenet import googlenet
 from minidnn.zoo.inception import inception_v3_stem
@@ -28,15 +29,17 @@ from minidnn.zoo.nin import nin
 from minidnn.zoo.resnet import resnet18, resnet20, resnet50
 from minidnn.zoo.sketchanet import sketchanet
 from minidnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
+from minidnn.zoo.tiny import tiny
 from minidnn.zoo.vgg import vgg11, vgg13, vgg16, vgg19
 
-__all__ = ["ABOUT", "NETS", "About", "get"]
+__all__ = ["ABOUT", "NETS", "About", "folded", "get"]
 
 NETS: dict[str, Callable[..., Net]] = {
     "gabor": gabor,
     "lenet": lenet,
     "lenet5": lenet5,
     "cifar-quick": cifar_quick,
+    "tiny": tiny,
     "alexnet": alexnet,
     "caffenet": caffenet,
     "zfnet": zfnet,

@@ -28,6 +28,9 @@ ABOUT = {
         "ten kinds of things, in 32x32",
         "Caffe cifar10_quick_iter_4000.caffemodel, cifar10_quick_iter_5000.caffemodel.h5",
     ),
+    "tiny": About(
+        "none: ours, after VGG", "ten kinds of things; to dream with", "minidnn train cifar10-tiny"
+    ),
     "alexnet": About(
         "Krizhevsky et al. 2012",
         "the 1000 classes of ImageNet",

@@ -128,7 +128,7 @@ def from_prototxt(text: str, where: str) -> Described:
 def blobs_from_h5(path: Path) -> dict[str, tuple[Blob, ...]]:
     """The arrays of a .caffemodel.h5 by layer: it has no more than that, data/<layer>/<0, 1, ...>."""
     found: dict[str, dict[int, Blob]] = {}
-    with Guarded(path) as file:
+    with Guarded(path, allow_texts=True) as file:
         if "data" not in file:
             raise FileFormatError(f"{path}: HDF5, but no 'data' in it; Caffe keeps its weights there")
         for dataset in file.walk("data"):

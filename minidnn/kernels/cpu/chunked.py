@@ -20,6 +20,7 @@ from minidnn.window import Window
 IN_CACHE = 400_000  # numbers that one task may work on
 LEAST_WINDOWS = 400  # that one task takes
 FEW = 8  # channels below which planes are better
+SHARES = 8  # of a sum over all windows, which as many threads as there are may take and add up in order
 
 
 def conv(
@@ -90,6 +91,26 @@ def conv_backward(
     dzdx = fresh(x_shape, dzdy, mem)
     dzdx[...] = ground[:, :, top : top + h, left : left + width].transpose(0, 2, 3, 1)
     return dzdx
+
+
+def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem) -> Array:
+    """dzdw = rows(x)ᵀ @ dzdy, as im2col.conv_backward_w: (kh, kw, C/groups, K)."""
+    (n, oh, ow, k), c = dzdy.shape, x.shape[3]
+    planes, taps_c = c // groups < FEW, window.taps * (c // groups)
+    ground, sums = _layout(padded(x, window), planes, mem), fresh((SHARES, taps_c, k), x, mem)
+    rows = max(1, IN_CACHE // (ow * (taps_c + k)), LEAST_WINDOWS // ow)
+    parts = [(image, at, min(rows, oh - at)) for image in range(n) for at in range(0, oh, rows)]
+
+    def task(share: int) -> None:
+        sums[share] = 0
+        for image, at, count in parts[share::SHARES]:
+            for cs, ks in each_group(c, k, groups):
+                cols = _cols(ground[image], at, (count, ow), window, cs, planes, mem)  # (count*ow, taps*C)
+                sums[share, :, ks] += cols.T @ dzdy[image, at : at + count, :, ks].reshape(len(cols), -1)
+
+    with CREW.alone():
+        CREW.run(partial(task, share) for share in range(SHARES))
+    return sums.sum(axis=0).reshape(*window.kernel, c // groups, k)
 
 
 def _cols(

@@ -6,6 +6,10 @@ The product in the middle is by elements, so the sum over channels makes it a ma
 (m+2)² points: where 9 m² multiplications were, (m+2)² are left, 2.25 times fewer for tiles of 2 and 4 times
 for tiles of 4. The price is some rounding, and that it reaches all outputs of a tile.
 
+What filters get back is the same product the other way round:
+
+                                        dw = Gᵀ [ sum over tiles of (B x Bᵀ) * (Aᵀ dzdy A) ] G
+
 Every transform is a small matrix times rows of an image, so all of it is np.matmul, on matrices so small that
 BLAS takes them as they lie; and the tiles of a task are worked off while they are in the cache.
 """
@@ -27,6 +31,8 @@ from minidnn.window import Window
 
 SMALL = 1_000_000  # multiplications up to which OpenBLAS takes a matrix product as it lies
 IN_CACHE = 1_000_000  # numbers that one task may work on
+AT_ONCE = 4_000_000  # numbers that images taken together may have at points
+ENOUGH = 64  # tiles of one image that make it worth reading all filters for it alone
 
 
 class Transform(NamedTuple):
@@ -86,11 +92,11 @@ def conv(
     work = _Tiles(transform, u, b, relu, window, x.shape[1:3], mem)
     y = fresh((n, work.rows * work.m, work.columns * work.m, work.k), x, mem)
     with CREW.alone():
-        if work.rows >= 12 or n > 4:
+        if work.rows >= 12 or (n > 4 and work.tiles >= ENOUGH):
             work.by_blocks(x, y)
         else:
-            for image in range(n):
-                work.by_phases(x[image], y[image])
+            for first in range(0, n, work.at_once):
+                work.by_phases(x[first : first + work.at_once], y[first : first + work.at_once])
     return y if y.shape[1:3] == work.size else work.trimmed(y)
 
 
@@ -98,6 +104,34 @@ def conv_backward(dzdy: Array, u: Array, window: Window, transform: Transform, m
     """The gradient by x is a convolution too, by the turned filters, with 2 - pad where pad was."""
     top, bottom, left, right = (2 - pad for pad in window.pad)
     return conv(dzdy, u, None, Window.of(3, pad=(top, bottom, left, right)), transform, mem)
+
+
+def conv_backward_w(dzdy: Array, x: Array, window: Window, transform: Transform, mem: Mem) -> Array:
+    """(3, 3, C, K). Some images at a time: first all into points, then at each point one product."""
+    (n, *_, k), c, points = dzdy.shape, x.shape[3], len(transform.b)
+    like = fresh((points * points, 1, c, k), x, mem)
+    work = _Tiles(transform, like, None, False, window, x.shape[1:3], mem)
+    some, tiles = min(n, work.at_once), work.tiles
+    v, m = (fresh((points, points, some, work.rows, work.columns, d), x, mem) for d in (c, k))
+    sums = like.reshape(points * points, c, k)
+    sums.fill(0)
+    whole = Block(0, work.rows, 0, work.columns)
+
+    def into_points(at: int, image: int) -> None:
+        work.into_points(x[image], whole, v[:, :, at])
+        work.back_into_points(dzdy[image], m[:, :, at])
+
+    def multiply(point: int, count: int) -> None:
+        left, right = (a.reshape(points**2, some * tiles, -1)[point, : count * tiles] for a in (v, m))
+        sums[point] += left.T @ right
+
+    with CREW.alone():
+        for first in range(0, n, some):
+            count = min(some, n - first)
+            CREW.run(partial(into_points, at, first + at) for at in range(count))
+            CREW.run(partial(multiply, point, count) for point in range(points**2))
+    both = np.kron(transform.g, transform.g).astype(x.dtype)  # (p², 9)
+    return (both.T @ sums.reshape(len(both), c * k)).reshape(3, 3, c, k)
 
 
 class Block(NamedTuple):
@@ -128,6 +162,8 @@ class _Tiles:
         self.m, self.p = transform.a.shape
         self.size, self.corner = window.out_size(*x_size), (window.pad[0], window.pad[2])
         self.rows, self.columns = -(-self.size[0] // self.m), -(-self.size[1] // self.m)
+        self.tiles = self.rows * self.columns
+        self.at_once = max(1, AT_ONCE // (self.p**2 * self.tiles * (self.c + self.k)))  # images
 
     def by_blocks(self, x: Array, y: Array) -> None:
         """For large maps: every task takes a block of tiles all the way, within the cache."""
@@ -139,7 +175,8 @@ class _Tiles:
 
         def task(image: int, top: int, left: int) -> None:
             block = Block(top, min(rows, self.rows - top), left, min(columns, self.columns - left))
-            points, products = self._room(block.rows, block.columns)
+            shape = (self.p, self.p, block.rows, block.columns)
+            points, products = (fresh((*shape, d), self.u, self.mem) for d in (self.c, self.k))
             self.into_points(x[image], block, points)
             self.multiply(points, products, range(self.p * self.p))
             self.into_outputs(products, y[image], block)
@@ -148,13 +185,18 @@ class _Tiles:
         CREW.run(partial(task, image, top, left) for image in range(len(x)) for top in tops for left in lefts)
 
     def by_phases(self, x: Array, y: Array) -> None:
-        """For small maps with many channels: all tiles into points, point by point, and all out again."""
-        p = self.p
-        points, products = self._room(self.rows, self.columns)
-        blocks = [Block(top, min(2, self.rows - top), 0, self.columns) for top in range(0, self.rows, 2)]
-        CREW.run(partial(self.into_points, x, b, points[:, :, b.top : b.top + 2]) for b in blocks)
+        """For small maps: all tiles of some images into points, point by point, and all out again."""
+        n, p = len(x), self.p
+        shape = (p, p, n, self.rows, self.columns)
+        points, products = (fresh((*shape, d), self.u, self.mem) for d in (self.c, self.k))
+        parts = [
+            (image, slice(top, top + 2), Block(top, min(2, self.rows - top), 0, self.columns))
+            for image in range(n)
+            for top in range(0, self.rows, 2)
+        ]
+        CREW.run(partial(self.into_points, x[i], b, points[:, :, i, rows]) for i, rows, b in parts)
         CREW.run(partial(self.multiply, points, products, range(at, at + p)) for at in range(0, p * p, p))
-        CREW.run(partial(self.into_outputs, products[:, :, b.top : b.top + 2], y, b) for b in blocks)
+        CREW.run(partial(self.into_outputs, products[:, :, i, rows], y[i], b) for i, rows, b in parts)
 
     def trimmed(self, y: Array) -> Array:
         """Without what the last tiles have too much."""
@@ -162,11 +204,6 @@ class _Tiles:
         exact = fresh((len(y), h, w, self.k), y, self.mem)
         exact[...] = y[:, :h, :w]
         return exact
-
-    def _room(self, rows: int, columns: int) -> tuple[Array, Array]:
-        """For points (p, p, rows, columns, C) and for products (p, p, rows, columns, K)."""
-        shape = (self.p, self.p, rows, columns)
-        return fresh((*shape, self.c), self.u, self.mem), fresh((*shape, self.k), self.u, self.mem)
 
     def pixels(self, x: Array, block: Block) -> Array:
         """What a block of tiles lies on: pixels of x, and zeros where it ends."""
@@ -189,6 +226,17 @@ class _Tiles:
         strides = (*half.strides[:2], m * across, across, item)
         wide = as_strided(half, (block.rows, p, block.columns, p, c), strides)
         np.matmul(self.to_points, wide, out=points.transpose(2, 0, 3, 1, 4))
+
+    def back_into_points(self, dzdy: Array, points: Array) -> None:
+        """Aᵀ dzdy A: every tile of a gradient, with zeros where the last tiles have too much."""
+        m, p, k, (h, w) = self.m, self.p, self.k, self.size
+        ground = fresh((self.rows * m, self.columns * m, k), self.u, self.mem)
+        ground[:h, :w], ground[h:], ground[:h, w:] = dzdy, 0, 0
+        tall = ground.reshape(self.rows, m, -1)
+        half = fresh((self.rows, p, tall.shape[2]), self.u, self.mem)
+        np.matmul(self.to_outputs.T, tall, out=half)
+        wide = half.reshape(self.rows, p, self.columns, m, k)
+        np.matmul(self.to_outputs.T, wide, out=points.transpose(2, 0, 3, 1, 4))
 
     def multiply(self, points: Array, products: Array, which: range) -> None:
         """At each point, one matrix product over the channels, in panels that BLAS takes as they lie."""

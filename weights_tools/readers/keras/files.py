@@ -32,7 +32,7 @@ def read(path: str | os.PathLike, *, input_size: Size | None = None) -> Foreign:
     path = Path(path)
     if opened(path).startswith(b"PK"):
         return _archive(path, input_size)
-    with Guarded(path) as file:
+    with Guarded(path, allow_texts=True) as file:
         return _hdf5(file, input_size)
 
 
@@ -91,7 +91,7 @@ def _archive(path: Path, input_size: Size | None) -> Foreign:
         except OSError as error:
             raise OutputError(f"{copy}: {error.strerror}; free some space for temporary files") from None
         try:
-            with Guarded(copy) as file:
+            with Guarded(copy, allow_texts=True) as file:
                 arrays = Keras3(file)
                 return _about(built("Keras 3 model", wired, arrays, str(path), input_size), arrays)
         except FileError as error:

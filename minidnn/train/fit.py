@@ -1,0 +1,310 @@
+"""The loop: shuffle, look at a batch, step downhill, and after every epoch see how well it goes.
+
+A generator of records. Whoever takes them draws the bar, writes the checkpoint, stops. All that is random
+follows from (seed, epoch, batch), so there is no generator whose state could be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import isfinite, sqrt
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from minidnn import losses
+from minidnn.arrays import Array, device_of, to_device, to_host, xp_of
+from minidnn.errors import DivergedError, UsageError
+from minidnn.images import Preprocess
+from minidnn.kernels.cpu.threads import CREW
+from minidnn.layers import BatchNorm, Softmax
+from minidnn.net import Net
+from minidnn.optim import Nesterov, Optimiser
+from minidnn.res import Res
+from minidnn.train.augment import Augmentation, applied
+from minidnn.train.data import DataSet, Splits, check, check_answers, in_batches
+from minidnn.train.schedules import Schedule
+
+LOSSES = {
+    "cross_entropy": losses.cross_entropy,
+    "multiclass_hinge": losses.multiclass_hinge,
+    "structured_hinge": losses.structured_hinge,
+}
+VALIDATED_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to train: everything but the net and the data.
+
+    What falls is loss + weight_penalty * sum of w², over filters and not over biases. `clip` is the greatest
+    length of the whole gradient, 0 for any. After `patience` epochs without a new low of the validation loss
+    the run ends early; 0: never. A batch norm's stored moments move by `norm_share` towards each batch's.
+    """
+
+    epochs: int = 10
+    batch: int = 128
+    optimiser: Optimiser = field(default_factory=lambda: Nesterov(0.05))
+    schedule: Schedule = field(default_factory=Schedule)
+    augment: tuple[Augmentation, ...] = ()
+    loss: str = "cross_entropy"
+    weight_penalty: float = 0.0
+    clip: float = 0.0
+    patience: int = 0
+    norm_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 0), ("batch", 1), ("patience", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}={getattr(self, name)}; give {least} or more")
+        for name in ("weight_penalty", "clip"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name}={getattr(self, name)}; give 0 or more")
+        if not 0 < self.norm_share <= 1:
+            raise UsageError(f"norm_share={self.norm_share}; give a share above 0, at most 1")
+        if self.loss not in LOSSES:
+            raise UsageError(f"no loss {self.loss!r} to train with; there are {', '.join(LOSSES)}")
+
+
+@dataclass(eq=False)
+class State:
+    """Where a run is, beside the weights in the net: enough to go on as if it had never stopped."""
+
+    epoch: int = 0  # epochs that are done
+    batch: int = 0  # batches of the next one that are done
+    loss: float = 0.0  # of these batches: the sum over pictures
+    wrong: int = 0  # and how many of these were taken for something else
+    seconds: float = 0.0  # of all training so far
+    memory: dict[str, Any] = field(default_factory=dict)  # of the optimiser, by weight
+    history: list[dict[str, Any]] = field(default_factory=list)  # of every epoch
+
+    @property
+    def lows(self) -> list[float]:
+        """The losses that schedule and early stop look at."""
+        return [row.get("validation_loss", row["loss"]) for row in self.history]
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One step of a run; that which ends an epoch also has its row of the history.
+
+    `state` and the net are those of the run itself: look, or save them, before the next record is taken.
+    """
+
+    epoch: int  # from 1
+    batch: int  # from 1
+    batches: int
+    loss: float
+    penalty: float
+    gradient_norm: float
+    rate: float
+    images_per_second: float
+    eta: float  # seconds until the last epoch is done, if all go as fast as those so far
+    state: State = field(repr=False)
+    row: dict[str, Any] | None = None
+    ended: str = ""  # why this is the last one
+
+
+def fit(net: Net, data: Splits, way: Way, *, state: State | None = None) -> Iterator[Record]:
+    """Train this net, in place; or go on from the state of a record, with the net of that moment.
+
+    What does not fit together is said at once, and not when the first record is taken.
+    """
+    check(data)
+    if way.batch > len(data.train):
+        found = f"batches of {way.batch}, and {len(data.train):,} pictures to learn from"
+        raise UsageError(f"{found}; make them smaller")
+    return _Run(net, data, way, State() if state is None else state).records()
+
+
+class _Run:
+    def __init__(self, net: Net, data: Splits, way: Way, state: State) -> None:
+        self.net, self.data, self.way, self.state = net, data, way, state
+        self.res, self.preprocess = net.init_res(), preprocess_of(net)
+        self.scores, self.loss = scores_of(net), LOSSES[way.loss]
+        answers = net.shapes((1, *data.train.shape), upto=[self.scores])[self.scores][3]
+        check_answers(answers, data.train)
+        self.labels = data.train.labels
+        self.batches = -(-len(data.train) // way.batch)
+        self.began, self.steps, self.images = perf_counter(), 0, 0  # since this process took the run up
+
+    def records(self) -> Iterator[Record]:
+        """All batches that are still to come."""
+        state, way, count = self.state, self.way, len(self.data.train)
+        while not self.ended():
+            order = np.random.default_rng([way.seed, state.epoch, 0]).permutation(count)
+            for batch in range(state.batch, self.batches):
+                # In the order of the set: what lies on a disk is read forwards.
+                which = np.sort(order[batch * way.batch :][: way.batch])
+                # What is not finite we look for ourselves; and BLAS's own threads, when they have had a small
+                # product, wait for the next by running in circles, which took a third of a training step.
+                with np.errstate(over="ignore", invalid="ignore"), CREW.alone():
+                    record = self.step(which)
+                yield record
+
+    def step(self, which: np.ndarray) -> Record:
+        """One batch, and with the last of an epoch what comes at its end."""
+        began, state, way = perf_counter(), self.state, self.way
+        rng = np.random.default_rng([way.seed, state.epoch, 1 + state.batch])
+        done = state.epoch + state.batch / self.batches
+        rate = way.optimiser.rate * way.schedule.factor(done, way.epochs, state.lows)
+        images = applied(way.augment, self.data.train.batch(which), rng)
+        loss, wrong, grads = self.gradients(images, self.labels[which], rng)
+        norm, penalty = self.update(grads, rate)
+        state.batch, self.steps, self.images = state.batch + 1, self.steps + 1, self.images + len(which)
+        state.loss, state.wrong = state.loss + loss * len(which), state.wrong + wrong
+        seconds = perf_counter() - began
+        state.seconds += seconds
+        position = state.epoch + 1, state.batch
+        row = self.end_epoch(rate) if state.batch == self.batches else None
+        to_come, ended = (way.epochs - state.epoch) * self.batches - state.batch, self.ended()
+        return Record(
+            *position,
+            batches=self.batches,
+            loss=loss,
+            penalty=penalty,
+            gradient_norm=norm,
+            rate=rate,
+            images_per_second=len(which) / seconds,
+            eta=0.0 if ended else to_come * (perf_counter() - self.began) / self.steps,
+            state=state,
+            row=row,
+            ended=ended,
+        )
+
+    def gradients(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[float, int, dict[str, Array]]:
+        """The mean loss of a batch, how many of it the net gets wrong, and dz/dw."""
+        x = self.on_device(self.preprocess.to_net(images))
+        scores = self.net.forwardto(self.res, self.scores, x, mode="train", rng=rng, keep="needed")
+        value, seed = self.loss(scores, to_device(labels, device_of(scores)))
+        if not isfinite(value):
+            raise self.diverged(f"the loss is {value}", x)
+        self.net.backwardfrom(self.res, {self.scores: seed}, params=True, to=None)
+        wrong = int((to_host(scores).reshape(len(labels), -1).argmax(axis=1) != labels).sum())
+        return value, wrong, self.net.gradients(self.res)
+
+    def update(self, grads: Mapping[str, Array], rate: float) -> tuple[float, float]:
+        """Step downhill, and hand back the gradient's length and the penalty."""
+        way, state, penalty = self.way, self.state, 0.0
+        total: dict[str, Array] = dict(grads)
+        params = self.net.params
+        for name in total if way.weight_penalty else ():
+            if params[name].ndim > 1:
+                value, grad = losses.squared_norm(params[name])
+                penalty += way.weight_penalty * value
+                total[name] = total[name] + way.weight_penalty * grad
+        norm = sqrt(sum(float((grad * grad).sum()) for grad in total.values()))
+        if not isfinite(norm):
+            raise self.diverged(f"the gradient's length is {norm}", self.res[self.net.input].x)
+        shrink = way.clip / norm if 0 < way.clip < norm else 1.0
+        optimiser = replace(way.optimiser, rate=rate)
+        with self.net.updating() as weights:
+            for name, grad in total.items():
+                step, state.memory[name] = optimiser.step(
+                    grad if shrink == 1 else grad * shrink, state.memory.get(name)
+                )
+                weights[name] += step.astype(weights[name].dtype, copy=False)
+            for node in self.net.nodes:
+                moments = self.res[node.name].aux
+                if isinstance(node.layer, BatchNorm) and moments is not None:
+                    for name in ("mean", "var"):
+                        stored = weights.get(f"{node.name}/{name}")
+                        if stored is not None:  # else another node holds it, and it moves there
+                            stored += way.norm_share * (getattr(moments, name) - stored)
+        return norm, penalty
+
+    def end_epoch(self, rate: float) -> dict[str, Any]:
+        """Look at the validation set, note it all, and see whether to go on."""
+        state, way, count = self.state, self.way, len(self.data.train)
+        row: dict[str, Any] = {"epoch": state.epoch + 1, "rate": rate}
+        row |= {"loss": state.loss / count, "error": state.wrong / count}
+        began = perf_counter()
+        if len(self.data.validation):
+            found = evaluate(self.net, self.data.validation, loss=way.loss, res=self.res)
+            row |= {f"validation_{name}": value for name, value in found.items()}
+            if not isfinite(found["loss"]):
+                x = self.preprocess.to_net(self.data.validation.batch(np.arange(1)))
+                raise self.diverged(f"the validation loss is {found['loss']}", self.on_device(x))
+        state.seconds += perf_counter() - began
+        row |= {"seconds": state.seconds, "images_per_second": self.images / (perf_counter() - self.began)}
+        state.history.append(row)
+        state.epoch, state.batch, state.loss, state.wrong = state.epoch + 1, 0, 0.0, 0
+        return row
+
+    def ended(self) -> str:
+        """Why there is no next batch, or nothing."""
+        lows, way = self.state.lows, self.way
+        if self.state.epoch >= way.epochs:
+            return "all epochs are done"
+        waited = len(lows) - 1 - int(np.argmin(lows)) if lows and not self.state.batch else 0
+        return f"no new low of the loss for {way.patience} epochs" if 0 < way.patience <= waited else ""
+
+    def on_device(self, x: np.ndarray) -> Array:
+        first = next(iter(self.net.params.values()))
+        return to_device(x, device_of(first))
+
+    def diverged(self, what: str, x: Array) -> DivergedError:
+        """The words for a run that cannot go on: where it broke, and what to try."""
+        state = self.state
+        where = first_non_finite(self.net, x)
+        batch = f"batch {state.batch + 1}" if state.batch < self.batches else "after its last batch"
+        place = f"epoch {state.epoch + 1}, {batch}"
+        rate = self.way.optimiser.rate
+        found = f"; the first layer that is not finite is {where!r}" if where else ""
+        advice = f"try rate={rate / 10:g} (now {rate:g}), a warm_up, or clip=1"
+        return DivergedError(f"{place}: {what}{found}; the last checkpoint is from before; {advice}")
+
+
+def evaluate(
+    net: Net,
+    data: DataSet,
+    *,
+    loss: str = "cross_entropy",
+    batch: int = VALIDATED_AT_ONCE,
+    res: Res | None = None,
+) -> dict[str, float]:
+    """The mean loss, and the shares of pictures whose class is not the first answer, or among the first five.
+
+    Top-5 is kinder, and sometimes fairer: a picture may show several things, and names lie near each other.
+    """
+    preprocess, scores_layer = preprocess_of(net), scores_of(net)
+    res = net.init_res() if res is None else res
+    total = {"loss": 0.0, "top1": 0.0, "top5": 0.0}
+    for images, labels in in_batches(data, batch):
+        x = to_device(preprocess.to_net(images), device_of(next(iter(net.params.values()))))
+        scores = net.forwardto(res, scores_layer, x, keep=())
+        labels = to_device(labels, device_of(scores))
+        total["loss"] += LOSSES[loss](scores, labels)[0] * len(images)
+        for k in (1, 5):
+            share = losses.top_k_error(scores, labels, k=min(k, scores.shape[3]))
+            total[f"top{k}"] += share * len(images)
+    return {name: value / len(data) for name, value in total.items()}
+
+
+def scores_of(net: Net) -> str:
+    """The layer that the loss looks at: the last, or what its Softmax reads, as the loss has its own."""
+    last = net.nodes[-1]
+    return last.inputs[0] if isinstance(last.layer, Softmax) else last.name
+
+
+def preprocess_of(net: Net) -> Preprocess:
+    if not isinstance(net.preprocess, Preprocess):
+        raise UsageError("the net says nothing of how pictures become what it sees; give it a preprocess")
+    return net.preprocess
+
+
+def first_non_finite(net: Net, x: Array) -> str | None:
+    """The first layer whose weights, or whose answer to x, are not numbers."""
+    for node in net.nodes:
+        if not all(bool(xp_of(a).isfinite(a).all()) for a in node.layer.params.values()):
+            return node.name
+    res = net.init_res()
+    with np.errstate(all="ignore"):
+        net.forwardto(res, net.names[-1], x, mode="train", rng=np.random.default_rng(0))
+    slots = ((node.name, res[node.name].x) for node in net.nodes)
+    return next((name for name, y in slots if not bool(xp_of(y).isfinite(y).all())), None)

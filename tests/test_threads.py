@@ -1,0 +1,198 @@
+"""The crew of threads: as many as asked for, the same bits with any number, and all as before afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from minidnn import zoo
+from minidnn.errors import UsageError
+from minidnn.kernels.cpu import threads
+from minidnn.kernels.cpu.threads import CREW, Crew
+from tests.nets import forked, photo
+
+NETS = {  # with a side of the image, and a layer to dream of
+    "vgg16": (37, "relu3_3"),
+    "squeezenet1.1": (67, "fire5/concat"),
+    "googlenet": (65, "inception_3b/output"),
+    "alexnet": (95, "relu5"),
+}
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def drawn(name):
+    """The net with random weights where the test needs them; the classifier stays a placeholder."""
+    net, rng = zoo.get(name, seed=None), np.random.default_rng(0)
+    fresh = {
+        weight: rng.standard_normal(array.shape, "float32") / np.float32(np.sqrt(array[..., 0].size))
+        for weight, array in net.params.items()
+        if array.size < 2_000_000
+    }
+    return net.replacing(fresh)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_dream_step_has_the_same_bits_with_any_number_of_threads(name):
+    (side, target), net = NETS[name], drawn(name)
+    x = np.random.default_rng(1).standard_normal((1, side, side + 2, 3)).astype("float32")
+    found = []
+    for count in (1, 2, 3, 5):
+        with threads.limit(count):
+            res = net.init_res()
+            y = net.forwardto(res, target, x, keep="needed").copy()
+            found.append((y, net.backwardfrom(res, {target: y}).copy()))
+    for y, dzdx in found[1:]:
+        assert np.array_equal(y, found[0][0]) and np.array_equal(dzdx, found[0][1])
+    assert np.isfinite(found[0][1]).all() and np.abs(found[0][1]).max() > 0
+
+
+def test_a_limit_holds_for_ours_and_for_blas_and_ends():
+    before, size = blas_threads(), CREW.size
+    with threads.limit(1):
+        assert CREW.size == 1 and set(blas_threads()) == {1}
+        with threads.limit(3):
+            assert CREW.size == 3
+        assert CREW.size == 1
+    assert CREW.size == size and blas_threads() == before
+    with threads.limit(None):
+        assert CREW.size == size and blas_threads() == before
+
+
+def test_a_limit_ends_with_an_error_too():
+    before, size = blas_threads(), CREW.size
+    with pytest.raises(ZeroDivisionError), threads.limit(1):
+        raise ZeroDivisionError
+    assert CREW.size == size and blas_threads() == before
+
+
+@pytest.mark.parametrize("count", [0, -2])
+def test_no_threads_are_refused(count):
+    with (
+        pytest.raises(UsageError, match=f"{count} threads cannot work; give at least 1"),
+        threads.limit(count),
+    ):
+        pass
+
+
+def test_with_one_thread_all_is_done_by_the_caller():
+    crew, seen = Crew(1), set()
+    crew.run([lambda: seen.add(threading.current_thread())] * 20)
+    assert seen == {threading.current_thread()}
+
+
+def test_threads_can_be_changed_while_others_work():
+    crew, done, errors = Crew(2), [], []
+
+    def work():
+        try:
+            for _ in range(50):
+                crew.run([lambda: done.append(1)] * 10)
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for count in [3, 1, 2, 4] * 10:
+        crew.resize(count)
+    for worker in workers:
+        worker.join(timeout=60)
+    assert errors == [] and len(done) == 3 * 50 * 10
+
+
+def test_an_old_pool_ends():
+    crew = Crew(3)
+    crew.run([lambda: time.sleep(0.001)] * 12)
+    pool = list(crew._pool._threads)
+    assert pool
+    crew.resize(1)
+    for thread in pool:
+        thread.join(timeout=20)
+    assert not any(thread.is_alive() for thread in pool)
+
+
+def test_an_error_in_a_helper_is_raised_in_the_caller():
+    crew, caller = Crew(2), threading.current_thread()
+
+    def task():
+        if threading.current_thread() is not caller:
+            raise ZeroDivisionError("in a helper")
+        time.sleep(0.002)
+
+    with pytest.raises(ZeroDivisionError, match="in a helper"):
+        crew.run([task] * 1000)
+
+
+def test_an_error_in_a_step_leaves_the_net_as_good_as_before(monkeypatch):
+    net = forked(3).astype("float32").with_kernels("winograd4")
+    image = photo(net).astype("float32")
+    res, before = net.init_res(), blas_threads()
+    wanted = net.forwardto(res, "out", image).copy()
+    calls, real = [], np.matmul
+
+    def failing(*args, **named):
+        calls.append(1)
+        if len(calls) == 4:
+            raise ArithmeticError("in the fourth product")
+        return real(*args, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(ArithmeticError, match="fourth product"):
+        patch.setattr(np, "matmul", failing)
+        net.forwardto(res, "out", image)
+    assert blas_threads() == before
+    assert np.array_equal(net.forwardto(res, "out", image), wanted)
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+from threadpoolctl import threadpool_info
+from minidnn.kernels.cpu.threads import CREW
+from minidnn import layers as L
+from minidnn.net import Net
+
+def blas():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+rng, before = np.random.default_rng(0), blas()
+CREW.resize(3)
+net = Net.chain({f"conv{i}": L.Conv.random(rng, 3, 32, 32, pad=1) for i in range(4)})
+x = rng.standard_normal((1, 61, 47, 32)).astype("float32")
+res = net.init_res()
+wanted = net.forwardto(res, "conv3", x).copy()
+caught = 0
+for number in range(20):
+    try:
+        threading.Timer(0.005 + 0.002 * number, os.kill, (os.getpid(), signal.SIGINT)).start()
+        while True:
+            y = net.forwardto(res, "conv3", x)
+            net.backwardfrom(res, {"conv3": y})
+    except KeyboardInterrupt:
+        caught += 1
+assert np.array_equal(net.forwardto(res, "conv3", x), wanted)
+assert blas() == before, (blas(), before)
+print("caught", caught)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="a signal to ourselves")
+def test_ctrl_c_in_the_middle_of_steps_stops_them_and_leaves_all_as_it_was():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "caught 20", done.stderr[-2000:]
+
+
+def test_nothing_is_started_at_import():
+    code = "import threading, minidnn; print(threading.active_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -1,0 +1,213 @@
+"""`minidnn train`: from a recipe to a folder with weights, log and curves; stopped and gone on with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from minidnn import weights, zoo
+from minidnn.cli import train
+from minidnn.cli.settings import from_toml
+from minidnn.errors import DivergedError, MismatchError, OutputError, UsageError
+from minidnn.layers import BatchNorm
+from minidnn.train import checkpoint, recipe
+from minidnn.train.recipe import Recipe
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Pictures of 28x28 that LeNet can tell apart: a bright square, and where it is says what it is."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 10
+    images = rng.integers(0, 60, (120, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        top, left = 5 * (label // 5) + 6, 5 * (label % 5) + 1
+        image[top : top + 6, left : left + 6] = 220
+    path = tmp_path / "digits.npz"
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+def run(*argv) -> int:
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    return train.run(parser.parse_args(list(map(str, argv))))
+
+
+def settings(*more):
+    return [word for setting in ("optimiser=adam", "rate=0.001", *more) for word in ("--set", setting)]
+
+
+def test_it_trains_and_leaves_weights_a_log_and_curves(digits, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("--data", digits, "-o", out, "--epochs", 4, "--batch", 12, *settings()) == 0
+    said = capsys.readouterr().out
+    assert "lenet, 431,080 parameters" in said and "72 for train, 24 for validation, 24 for test" in said
+    assert "epoch   4: loss" in said and "test error: top-1" in said
+    net, log = weights.load(out / "weights.h5"), json.loads((out / "log.json").read_text())
+    assert net.preprocess.order == "GRAY" and net.preprocess.mean[0] > 10 and net.classes[7] == "7"
+    assert len(log["epochs"]) == 4 and log["test"]["top1"] < 0.3 and log["recipe"]["rate"] == 0.001
+    assert (out / "best.h5").exists()
+    if importlib.util.find_spec("matplotlib") is None:
+        assert "curves want matplotlib: pip install" in said
+    else:
+        assert (out / "curves.svg").read_bytes().lstrip().startswith(b"<?xml")
+    found = weights.Weights.open(out / "weights.h5").provenance
+    assert found["recipe"]["epochs"] == 4 and found["result"]["top1"] == log["test"]["top1"]
+
+
+def test_stopped_by_ctrl_c_it_keeps_all_and_goes_on_to_the_same_weights(
+    digits, tmp_path, capsys, monkeypatch
+):
+    whole, out, take = tmp_path / "whole", tmp_path / "out", train.Session.take
+    arguments = ["--data", digits, "--epochs", 2, "--batch", 12, *settings("augment=shift 1,noise 5")]
+    run(*arguments, "-o", whole)
+
+    def interrupted(self, record, bar):
+        take(self, record, bar)
+        if (record.epoch, record.batch) == (1, 4):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Session, "take", interrupted)
+        assert run(*arguments, "-o", out) == 130
+    assert f"go on: minidnn train --resume -o {out}" in capsys.readouterr().out
+    assert json.loads((out / "log.json").read_text())["ended"] == "stopped"
+    with pytest.raises(UsageError, match="holds a run already; go on with it by --resume"):
+        run(*arguments, "-o", out)
+    assert run("--resume", "-o", out) == 0
+    assert weights.digest(weights.load(out / "weights.h5")) == weights.digest(
+        weights.load(whole / "weights.h5")
+    )
+
+
+def test_more_epochs_can_be_asked_for_later_and_nothing_else(digits, tmp_path):
+    out = tmp_path / "out"
+    run("--data", digits, "-o", out, "--epochs", 1, "--batch", 12)
+    assert run("--resume", "-o", out, "--epochs", 2) == 0
+    assert checkpoint.load(out / "checkpoint.npz").state.epoch == 2
+    with pytest.raises(UsageError, match="leave out rate"):
+        run("--resume", "-o", out, "--rate", 0.5)
+
+
+def test_other_data_are_noticed_and_data_that_moved_can_be_named(digits, tmp_path):
+    out, moved = tmp_path / "out", tmp_path / "moved.npz"
+    run("--data", digits, "-o", out, "--epochs", 1, "--batch", 12)
+    shutil.move(digits, moved)
+    assert run("--resume", "-o", out, "--data", moved) == 0
+    arrays = dict(np.load(moved))
+    np.savez(moved, images=arrays["images"], labels=arrays["labels"][::-1])
+    with pytest.raises(MismatchError, match="began with other data than these; give the same --data"):
+        run("--resume", "-o", out, "--data", moved)
+
+
+def test_data_that_vanish_during_a_run_are_not_missed(digits, tmp_path, monkeypatch):
+    take = train.Session.take
+
+    def deleting(self, record, bar):
+        digits.unlink(missing_ok=True)
+        take(self, record, bar)
+
+    monkeypatch.setattr(train.Session, "take", deleting)
+    assert run("--data", digits, "-o", tmp_path / "out", "--epochs", 1, "--batch", 12) == 0
+
+
+def test_two_runs_do_not_write_to_one_folder(digits, tmp_path):
+    pytest.importorskip("fcntl")
+    with (
+        train.owned(tmp_path / "out"),
+        pytest.raises(
+            OutputError, match="another run is writing here; wait for it, or give another --output"
+        ),
+    ):
+        run("--data", digits, "-o", tmp_path / "out", "--epochs", 1, "--batch", 12)
+    with train.owned(tmp_path / "out"):
+        pass
+
+
+def test_a_run_that_diverges_leaves_the_last_good_checkpoint(digits, tmp_path):
+    out = tmp_path / "out"
+    with np.errstate(all="ignore"), pytest.raises(DivergedError, match=r"try rate="):
+        run(
+            "--data",
+            digits,
+            "-o",
+            out,
+            "--epochs",
+            30,
+            "--batch",
+            12,
+            "--rate",
+            1e9,
+            "--set",
+            "schedule=constant",
+        )
+    assert json.loads((out / "log.json").read_text())["ended"] == "diverged"
+    assert all(np.isfinite(a).all() for a in checkpoint.load(out / "checkpoint.npz").weights.values())
+
+
+def test_a_net_with_batch_norms_is_saved_without_and_can_be_gone_on_with(tmp_path):
+    rng = np.random.default_rng(0)
+    path, out = tmp_path / "things.npz", tmp_path / "out"
+    np.savez(path, images=rng.integers(0, 256, (20, 32, 32, 3), np.uint8), labels=np.arange(20) % 10)
+    tiny = ["--set", "options=batch_norms=true", "--set", "dtype=float16", "--set", "fold=true"]
+    assert run("--data", path, "--net", "tiny", "-o", out, "--epochs", 1, "--batch", 6, *tiny) == 0
+    net = zoo.get("tiny", weights=out / "weights.h5")
+    assert not [node for node in net.nodes if isinstance(node.layer, BatchNorm)]
+    again = ["--net", out / "weights.h5", "-o", tmp_path / "again", "--epochs", 1, "--batch", 6]
+    assert run("--data", path, *again, "--rate", 1e-4) == 0
+
+
+def test_a_dry_run_only_says_what_would_be_done(digits, tmp_path, capsys):
+    assert run("--data", digits, "-o", tmp_path / "out", "--dry-run", "--batch", 60) == 0
+    assert "10 epochs of 2 batches of 60, nesterov at rate 0.01 (cosine)" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_command_line_can_get_wrong(digits, tmp_path):
+    for arguments, words in [
+        (["--dry-run"], "no data to train on; give --data PATH"),
+        (
+            ["mnist-lenet.tml"],
+            "no recipe and no file 'mnist-lenet.tml'; there are .*did you mean 'mnist-lenet'",
+        ),
+        (["--data", digits, "--rate", -1], "Nesterov got rate=-1"),
+        (["--data", digits, "--set", "optimiser=adm"], "no optimiser 'adm'; .*did you mean 'adam'"),
+        (
+            ["--data", digits, "--batch", 12, "--set", "schedule=cos"],
+            "no schedule 'cos'; .*did you mean 'cosine'",
+        ),
+        (["--data", digits, "--set", "epoch=3"], "no setting 'epoch'; did you mean 'epochs'"),
+        (["--data", digits, "--set", "options=x"], "options: 'x'; give it as name=value"),
+        (["--data", digits, "--net", "lenett"], "no net 'lenett'"),
+        (["--data", digits, "--batch", 5000], "batches of 5000, and 72 pictures to learn from"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            run(*arguments, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "and nothing was begun"
+
+
+@pytest.mark.parametrize("name", recipe.built_in())
+def test_the_built_in_recipes_can_be_read(name):
+    found = train.changed(Recipe(), from_toml(str(train.found_recipe(name))))
+    assert found.way().epochs > 1 and Recipe.from_json(json.loads(json.dumps(found.as_json()))) == found
+    assert zoo.get(found.net, seed=None, **found._options())
+
+
+def test_it_runs_beside_the_main_thread(digits, tmp_path):
+    codes = []
+    thread = threading.Thread(
+        target=lambda: codes.append(
+            run("--data", digits, "-o", tmp_path / "out", "--epochs", 1, "--batch", 12)
+        )
+    )
+    thread.start()
+    thread.join()
+    assert codes == [0]
