@@ -56,9 +56,11 @@ def machine() -> dict[str, Any]:
         "cores": available(),
         "threads": CREW.size,
         "load": [round(load, 1) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
-        "blas": [
-            f"{p['internal_api']} {p['version']} {p.get('architecture', '')}" for p in threadpool_info()
-        ],
+        "blas": sorted(
+            f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
+            for pool in threadpool_info()
+            if pool["user_api"] == "blas"
+        ),
         "packages": {name: _version(name) for name in packages},
     }
 

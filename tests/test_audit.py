@@ -159,7 +159,7 @@ class MomentsHeldFixed(L.BatchNorm):
     """Goes back in training as if the moments did not depend on the batch."""
 
     def backward(self, dzdy, *, aux, **_):
-        return self.gamma * dzdy / self._deviation(aux)
+        return self.gamma * dzdy / self._normal_of(aux)[1]
 
 
 class HalfBias(L.Conv):

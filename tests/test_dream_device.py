@@ -83,4 +83,4 @@ def test_weights_go_straight_to_the_device(tmp_path, traffic):
     assert traffic("to host") == {}
     x = np.random.default_rng(0).random((1, 20, 21, 3), "float32")
     y = there.forwardto(there.init_res(), "relu2", to_device(x, "fake"))
-    assert np.array_equal(y.host, net.forwardto(net.init_res(), "relu2", x))
+    assert np.allclose(y.host, net.forwardto(net.init_res(), "relu2", x), atol=1e-5)

@@ -49,7 +49,6 @@ WINDOWS = [
     Window.of(1),
     Window.of(1, pad=(1, 2, 0, 3)),
     Window.of((4, 3), pad=(5, 6, 7, 1), dilation=(2, 3)),
-    Window.of(3, stride=2, pad=1),  # by columns
 ]
 POOLS = [
     Window.of(2, stride=2),
@@ -111,10 +110,13 @@ def test_shifted_products_are_the_convolution_and_its_gradients(window, device):
     assert np.array_equal(to_host(x_), x) and np.array_equal(to_host(dzdy_), dzdy)
 
 
-def test_groups_go_by_columns():
-    window, x, w = Window.of(3, pad=1), numbers(2, 7, 6, 4), numbers(3, 3, 2, 6, seed=1)
-    y = plain_conv(x, w, None, window, groups=2)
-    assert np.array_equal(shifted.conv(x, w, None, window, 2, None), y)
+@pytest.mark.parametrize(("stride", "groups"), [(2, 1), (1, 2)], ids=["strides", "groups"])
+def test_strides_and_groups_go_by_columns(stride, groups):
+    window, how = Window.of(3, stride=stride, pad=1), kernels.Kernel("shifted")
+    x, w = numbers(2, 7, 6, 4), numbers(3, 3, 4 // groups, 6, seed=1)
+    assert how.algorithm(x.shape, w, window, groups) == "im2col"
+    y = plain_conv(x, w, None, window, groups=groups)
+    assert np.array_equal(kernels.conv(x, w, None, window, groups=groups, how=how), y)
 
 
 def test_a_net_by_shifted_products_says_the_same_on_every_device(device):

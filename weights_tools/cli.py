@@ -136,7 +136,8 @@ def _fetch(args: argparse.Namespace) -> None:
     print("there is " + " and ".join(map(str, paths)))
     if FILES[args.name].hash is None:
         print("its publisher states no hash: whether it came as it was published cannot be checked")
-    print(f"next: minidnn weights convert {' '.join(map(str, paths))} {args.name}.h5")
+    files, options = " ".join(map(str, paths)), FILES[args.name].options
+    print(f"next: minidnn weights convert {files} {args.name}.h5{options}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

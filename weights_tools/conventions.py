@@ -128,6 +128,8 @@ def _as_the_file_says(preprocess: Preprocess, format: str) -> Choice:
     """
     if format == "minidnn file":
         return Choice(preprocess, "as it stood in the file of ours")
+    if format.startswith("Lasagne"):
+        return Choice(preprocess, "found out from the numbers of this published file, which does not say it")
     why = f"the {format} file says so"
     if not format.startswith("Caffe"):
         return Choice(preprocess, why)

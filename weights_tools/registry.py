@@ -24,6 +24,7 @@ class Published(NamedTuple):
     url: str
     hash: str | None = None
     beside: str | None = None  # the url of the prototxt that it needs
+    options: str = ""  # what `convert` has to be told of it
 
     @property
     def file(self) -> str:
@@ -40,6 +41,7 @@ FILES = {
         "its convolutions alone: enough for dreams",
         f"{KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "md5:6d6bbae143d832006294945121d1f1fc",
+        options=" --arch vgg16",
     ),
     "vgg19": Published(
         "VGG-19 of its authors, from Keras (BGR)",
@@ -50,12 +52,16 @@ FILES = {
         "its convolutions alone",
         f"{KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "md5:253f8cb515780f3b799900260a226db6",
+        options=" --arch vgg19 --preprocessing vgg",
     ),
     "vgg16-torchvision": Published(
         "VGG-16 trained anew (RGB)", f"{TORCH}/vgg16-397923af.pth", "sha256:397923af"
     ),
     "vgg19-torchvision": Published(
-        "VGG-19 trained anew (RGB)", f"{TORCH}/vgg19-dcbb9e9d.pth", "sha256:dcbb9e9d"
+        "VGG-19 trained anew (RGB)",
+        f"{TORCH}/vgg19-dcbb9e9d.pth",
+        "sha256:dcbb9e9d",
+        options=" --preprocessing torchvision",
     ),
     "squeezenet1.0-torchvision": Published(
         "SqueezeNet 1.0 (RGB)", f"{TORCH}/squeezenet1_0-b66bff10.pth", "sha256:b66bff10"

@@ -25,6 +25,7 @@ from minidnn.cli import (
     zoom,
 )
 from minidnn.errors import MinidnnError, OutputError
+from minidnn.kernels.cpu import threads
 
 COMMANDS = {
     "dream": dream,
@@ -41,13 +42,15 @@ COMMANDS = {
     "sizes": sizes,
     "doctor": doctor,
 }
+THREADED = ("dream", "imagine", "zoom", "experiment", "classify", "evaluate", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or that of what went wrong."""
     args = _parser().parse_args(argv)
     try:
-        code = args.run(args) or 0
+        with threads.limit(getattr(args, "threads", None)):
+            code = args.run(args) or 0
         sys.stdout.flush()  # a reader that has gone shall be noticed here, not at the very end
         return code
     except (MinidnnError, MemoryError) as error:
@@ -83,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
             name, help=summary.rstrip("."), description=summary[:1].upper() + summary[1:]
         )
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
+        if name in THREADED:
+            sub.add_argument("--threads", type=int, metavar="N", help="that may work at once (one a core)")
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return parser

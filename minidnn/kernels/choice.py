@@ -100,4 +100,4 @@ def _table(x_shape: tuple[int, ...], w: Array, window: Window, groups: int) -> s
     oh, ow = window.out_size(*x_shape[1:3])
     if min(w.shape[2:]) >= 16 and min(oh, ow) >= 4 and winograd.fits(window, groups):
         return "winograd4" if min(oh, ow) >= 8 else "winograd2"
-    return "chunked" if oh * ow >= 1000 else "im2col"  # BLAS shares out one small product better than we do
+    return "chunked"  # small maps too: BLAS's own threads and ours would wait for each other

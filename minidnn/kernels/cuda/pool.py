@@ -26,8 +26,7 @@ MAX_POOL = Kernel(
             if (pixel > best) won = tap;
             if (pixel > best || pixel != pixel) best = pixel;
         }
-        y[at] = best;
-        switches[at] = (S)won;
+        y[at] = best, switches[at] = (S)won;
     } }""",
 )
 UNPOOL = Kernel(
@@ -42,8 +41,7 @@ UNPOOL = Kernel(
         for (At a = 0; a < kh; a++) for (At b = 0; b < kw; b++, tap++) {
             At i = u + (At)top - a * (At)dy, j = v + (At)left - b * (At)dx;
             if (i < 0 || j < 0 || i % (At)sy || j % (At)sx) continue;
-            i /= (At)sy, j /= (At)sx;
-            if (i >= oh || j >= ow) continue;
+            if ((i /= (At)sy) >= oh || (j /= (At)sx) >= ow) continue;
             At from = ((n * (At)oh + i) * (At)ow + j) * (At)c + k;
             if (switches[from] == tap) sum += y[from];
         }

@@ -6,7 +6,8 @@ there on with the (C, K) filters of the tap:
 
     wide[p] = sum over taps t of  list[p + shift(t)] @ w[t]          for every pixel p as a window's corner
 
-Windows that stick out at the right or the bottom come out too, wrong, and are cut away at the end.
+Windows that stick out at the right or the bottom come out too, wrong, and are cut away at the end. All here is
+for windows that `fits`; for others the caller takes columns.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from collections.abc import Iterator
 
 from minidnn.arrays import Array, device_of, xp_of
 from minidnn.kernels.cuda.source import Kernel, ready
-from minidnn.kernels.im2col import conv as conv_by_columns
-from minidnn.kernels.im2col import conv_backward as conv_backward_by_columns
-from minidnn.kernels.im2col import conv_backward_w as conv_backward_w_by_columns
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
@@ -55,9 +53,6 @@ def conv(
     x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, *, relu: bool = False
 ) -> Array:
     """(N, H, W, C) → (N, oh, ow, K), as im2col.conv; with `relu`, max(y, 0)."""
-    if not fits(window, groups):
-        y = conv_by_columns(x, w, b, window, groups=groups, mem=mem)
-        return xp_of(y).maximum(y, 0, out=y) if relu else y
     size, (top, _, left, _) = x.shape[1:3], window.pad
     ground = placed(x, window.padded_size(*size), (top, left), mem)
     wide = fresh((*ground.shape[:3], w.shape[3]), x, mem)
@@ -71,8 +66,6 @@ def conv_backward(
     dzdy: Array, w: Array, window: Window, x_shape: tuple[int, ...], groups: int, mem: Mem
 ) -> Array:
     """(N, oh, ow, K) → (N, H, W, C): each tap's share goes back as far as it came from."""
-    if not fits(window, groups):
-        return conv_backward_by_columns(dzdy, w, window, x_shape=x_shape, groups=groups, mem=mem)
     _, h, width, c = x_shape
     wide = placed(dzdy, window.padded_size(h, width), (0, 0), mem)
     ground = fresh((*wide.shape[:3], c), dzdy, mem)
@@ -85,8 +78,6 @@ def conv_backward(
 
 def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem) -> Array:
     """(kh, kw, C/groups, K): of each tap the product of the pixels under it with the gradients there."""
-    if not fits(window, groups):
-        return conv_backward_w_by_columns(dzdy, x, window, groups=groups, mem=mem)
     (top, _, left, _), size = window.pad, window.padded_size(*x.shape[1:3])
     ground, wide = placed(x, size, (top, left), mem), placed(dzdy, size, (0, 0), mem)
     dzdw = xp_of(x).empty((*window.kernel, x.shape[3], dzdy.shape[3]), x.dtype)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from minidnn.arrays import Array, device_of
 
 HEAD = """
@@ -41,7 +39,8 @@ class Kernel:
 
     def __call__(self, y: Array, *args: Any, switches: Array = None) -> None:
         """Run for every number of y, which comes last among the arrays."""
-        at = "int32" if _largest(y, *args) < SHORT else "int64"
+        largest = max(arg.size for arg in (y, *args) if not isinstance(arg, int))
+        at = "int32" if largest < SHORT else "int64"
         source = self.source(y.dtype.name, at, "uint8" if switches is None else switches.dtype.name)
         if y.size:
             blocks = min(-(-y.size // THREADS), MOST_BLOCKS)
@@ -69,7 +68,3 @@ def ready(*arrays: Array) -> bool:
         device_of(a) == "cuda" and a.flags.c_contiguous and a.dtype == first.dtype and a.dtype.char in "fd"
         for a in arrays
     )
-
-
-def _largest(*args: Any) -> int:
-    return max(arg.size for arg in args if hasattr(arg, "size") and not isinstance(arg, np.generic))
