@@ -6,8 +6,8 @@ there on with the (C, K) filters of the tap:
 
     wide[p] = sum over taps t of  list[p + shift(t)] @ w[t]          for every pixel p as a window's corner
 
-Windows that stick out at the right or the bottom come out too, wrong, and are cut away at the end. All here is
-for windows that `fits`; for others the caller takes columns.
+Windows that stick out at the right or the bottom come out too, wrong, and are cut away at the end. All here
+is for windows that `fits` says yes to; for others the caller takes columns.
 """
 
 from __future__ import annotations
