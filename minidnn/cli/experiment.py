@@ -16,7 +16,7 @@ from minidnn.cli.watching import stopping
 from minidnn.errors import UsageError
 from minidnn.recipes.deepdream import DeepDream
 from minidnn.recipes.experiments import EXPERIMENTS, Result, side_by_side
-from minidnn.recipes.job import Job, Opened
+from minidnn.recipes.job import Job, Opened, net_called
 from minidnn.recipes.plots import check_plots, plot_lines, save_plot
 
 
@@ -105,7 +105,7 @@ def _job(args: argparse.Namespace, net: str, number: int, device: str) -> Job:
     settings = DeepDream(layers=chosen, seed=args.seed)
     what = {"photo": args.photo, "size": size_of(args.size), "guide": args.guide, "settings": settings}
     job = There(net=net, device=device, **what)
-    trained_on = job.opened().net.input_shape
+    trained_on = net_called(net).input_shape
     return replace(job, size=trained_on[:2]) if job.size is None and trained_on else job
 
 

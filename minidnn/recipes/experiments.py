@@ -16,7 +16,7 @@ from minidnn.layers import FC, Conv, Softmax
 from minidnn.net import Net
 from minidnn.recipes.deepdream import DeepDream
 from minidnn.recipes.goals import scores_of
-from minidnn.recipes.job import Job, Opened
+from minidnn.recipes.job import Job, Opened, net_called
 from minidnn.recipes.sheets import sheet
 from minidnn.summary import summarise
 from minidnn.tables import text
@@ -132,11 +132,11 @@ def guide(job: Job, result: Result) -> Iterator[Progress]:
 
 def peek(job: Job, result: Result) -> Iterator[Progress]:
     """The printed architecture, and what the last layers are for (question 2.3)."""
-    net = job.opened().net
+    net = net_called(job.net)
     yield Progress("the table", 0, 1)
-    size = net.input_shape[:2] if net.input_shape else (224, 224)
-    result.words.append(text(summarise(net, size)))
-    shapes = net.shapes((1, *size, net.preprocess.channels if net.preprocess else 3))
+    h, w, c = net.input_shape or (224, 224, 3)
+    result.words.append(text(summarise(net, (h, w))))
+    shapes = net.shapes((1, h, w, c))
     flat = [name for name in net.names[1:] if shapes[name][1:3] == (1, 1)]
     if flat:
         result.words.append(

@@ -1,0 +1,53 @@
+"""The experiments of the course, each on a small picture: they draw, they plot, and they say what is true."""
+
+from __future__ import annotations
+
+import pytest
+
+from minidnn import images, weights, zoo
+from minidnn.cli.main import main
+from minidnn.recipes.experiments import COURSE, EXPERIMENTS, three_layers
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    images.save(path, images.clouds_over_hills(40, 52))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "peek"])
+def test_an_experiment_draws_a_sheet_and_a_plot(tmp_path, photo, name, capsys):
+    words = ["experiment", name, photo, "-o", str(tmp_path / "out"), "--size", "40x52", "--guide", photo]
+    assert main(words) == 0
+    sheet = images.load(tmp_path / "out" / f"{name}.png")
+    assert sheet.shape[2] > sheet.shape[1] and sheet.std() > 10
+    assert (tmp_path / "out" / f"{name}.svg").read_bytes().startswith(b"<?xml")
+    assert f"{name}.svg" in capsys.readouterr().out
+
+
+def test_peek_prints_the_table_and_what_the_last_layers_are_for(tmp_path, capsys):
+    weights.save(tmp_path / "lenet.h5", zoo.get("lenet"))
+    assert main(["experiment", "peek", "--net", str(tmp_path / "lenet.h5"), "-o", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "431,080" in told
+    assert "The last 4 layers, fc3 to prob, differ" in told
+    assert "prob, is a softmax: of the scores of fc4" in told
+
+
+def test_two_nets_dream_of_one_picture_side_by_side(tmp_path, photo):
+    weights.save(tmp_path / "other.h5", zoo.get("gabor"))
+    nets = ["--net", "gabor", "--net", str(tmp_path / "other.h5"), "--layer", "relu1", "--layer", "relu2"]
+    assert main(["experiment", "nets", photo, *nets, "--size", "40x52", "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "nets.png").exists()
+
+
+def test_the_layers_of_the_course_are_3_15_and_27_of_vgg16():
+    net = zoo.get("vgg16", seed=None)
+    assert three_layers(net) == COURSE
+    assert [net.number_of(name) for name in COURSE] == [3, 15, 27]
+
+
+def test_the_guide_experiment_asks_for_its_guide(photo, tmp_path, capsys):
+    assert main(["experiment", "guide", photo, "-o", str(tmp_path)]) == 2
+    assert "wants a second picture: --guide PHOTO" in capsys.readouterr().err
