@@ -31,7 +31,7 @@ COMMANDS = {
     "zoom": ["zoom", "--size", "40x50", "--frames", "2", "--steps", "1", "-o", "OUT/out.gif"],
     "imagine": ["imagine", "--net", "OUT/net.h5", "b", "--steps", "2", "-o", "OUT/out.png"],
     "ablation": ["imagine", "--net", "OUT/net.h5", "b", "--steps", "2", "--ablation", "-o", "OUT/out.png"],
-    "experiment": ["experiment", "peek", "--size", "24x30", "-o", "OUT/out"],
+    "experiment": ["experiment", "sizes", "--size", "24x30", "-o", "OUT/out"],
     "classify": ["classify", "OUT/photo.png", "--net", "OUT/net.h5"],
     "evaluate": ["evaluate", "OUT/photos", "--net", "OUT/net.h5"],
 }
