@@ -70,19 +70,20 @@ def _put_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
 
 
 def in_blocks(work: Callable[..., None], window: Window, ground: Array, *by_window: Array) -> None:
-    """work(ground, *by_window); on the host some rows of windows at a time, as many as fit into the cache."""
-    n, oh, ow, c = by_window[0].shape
-    rows = max(1, IN_CACHE // (ow * c * window.stride[0] * window.stride[1]))
-    if not isinstance(ground, np.ndarray) or rows >= oh:
+    """work(ground, *by_window); on the host on what the cache holds: some rows, or some images."""
+    if not isinstance(ground, np.ndarray):
         work(ground, *by_window)
         return
+    n, oh, ow, c = by_window[0].shape
+    down, row = window.stride[0], ow * c * window.stride[0] * window.stride[1]
+    rows, images = max(1, min(oh, IN_CACHE // row)), max(1, IN_CACHE // (row * oh))
 
-    def task(image: int, at: int) -> None:
-        below = at * window.stride[0]
-        seen = ground[image : image + 1, below : below + (rows - 1) * window.stride[0] + window.extent[0]]
-        work(seen, *(array[image : image + 1, at : at + rows] for array in by_window))
+    def task(first: int, at: int) -> None:
+        some, below = slice(first, first + images), at * down
+        seen = ground[some, below : below + (rows - 1) * down + window.extent[0]]
+        work(seen, *(array[some, at : at + rows] for array in by_window))
 
-    CREW.run(partial(task, image, at) for image in range(n) for at in range(0, oh, rows))
+    CREW.run(partial(task, first, at) for first in range(0, n, images) for at in range(0, oh, rows))
 
 
 def pool_by_switch(x: Array, switches: Array, window: Window) -> Array:

@@ -14,6 +14,7 @@ from minidnn import layers as L
 from minidnn.kernels.choice import Kernel
 from minidnn.kernels.cpu import chunked, winograd
 from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.cpu.tiling import Tiling
 from minidnn.kernels.im2col import ROWS_AT_ONCE
 from minidnn.layers.base import Layer, Shape
 from minidnn.tiles.geometry import Cut
@@ -112,21 +113,17 @@ def _conv_back(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
 
 
 def _winograd(name: str, x_shape: Shape, window: Window, k: int, item: int) -> Price:
-    transform = winograd.TRANSFORMS[name]
-    m, p = transform.a.shape
     n, c, (oh, ow) = x_shape[0], x_shape[3], window.out_size(*x_shape[1:3])
-    rows, columns = -(-oh // m), -(-ow // m)
-    whole, y = item * n * rows * columns * m * m * k, item * n * oh * ow * k
-    tiles, per_tile = rows * columns, p * p * (c + k)
-    if rows >= 12 or (n > 4 and tiles >= winograd.ENOUGH):
-        wide = min(columns, max(64, winograd.IN_CACHE // (4 * per_tile)))
-        wide = -(-columns // -(-columns // wide))
-        tall = max(1, min(4, winograd.IN_CACHE // (wide * per_tile), -(-rows // 2)))
-        room = (item * wide * tall * p * p * c, item * wide * tall * p * p * k) * CREW.size
-        halves = (item * (wide * m + 2) * (tall * m + 2) * c, item * wide * tall * m * p * max(c, k))
-        room += halves * CREW.size
+    cut = Tiling(x_shape[1:3], c, k, window, len(winograd.TRANSFORMS[name].a))
+    m, p, y = cut.m, cut.p, item * n * oh * ow * k
+    whole = item * n * cut.tiles * m * m * k
+    if cut.in_blocks(n):
+        images, tall, wide = next(cut.blocks(n)).shape
+        tiles = item * images * tall * wide
+        pixels = item * images * (tall * m + 2) * (wide * m + 2) * c
+        room = (tiles * p * p * c, tiles * p * p * k, pixels, tiles * m * p * max(c, k)) * CREW.size
     else:
-        some = item * min(n, max(1, winograd.AT_ONCE // (per_tile * tiles))) * tiles * p * p
+        some = item * min(n, cut.at_once) * cut.tiles * p * p
         room = (some * c, some * k)
     return Price(y, True, room + ((whole,) if whole > y else ()), prepared=item * p * p * c * k)
 

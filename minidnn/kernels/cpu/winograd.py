@@ -26,13 +26,11 @@ from numpy.lib.stride_tricks import as_strided
 from minidnn.arrays import Array
 from minidnn.kernels.cpu.pointwise import rectify
 from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.cpu.tiling import Block, Tiling
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
 SMALL = 1_000_000  # multiplications up to which OpenBLAS takes a matrix product as it lies
-IN_CACHE = 1_000_000  # numbers that one task may work on
-AT_ONCE = 4_000_000  # numbers that images taken together may have at points
-ENOUGH = 64  # tiles of one image that make it worth reading all filters for it alone
 
 
 class Transform(NamedTuple):
@@ -92,7 +90,7 @@ def conv(
     work = _Tiles(transform, u, b, relu, window, x.shape[1:3], mem)
     y = fresh((n, work.rows * work.m, work.columns * work.m, work.k), x, mem)
     with CREW.alone():
-        if work.rows >= 12 or (n > 4 and work.tiles >= ENOUGH):
+        if work.in_blocks(n):
             work.by_blocks(x, y)
         else:
             for first in range(0, n, work.at_once):
@@ -115,11 +113,10 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, transform: Transform,
     v, m = (fresh((points, points, some, work.rows, work.columns, d), x, mem) for d in (c, k))
     sums = like.reshape(points * points, c, k)
     sums.fill(0)
-    whole = Block(0, work.rows, 0, work.columns)
 
-    def into_points(at: int, image: int) -> None:
-        work.into_points(x[image], whole, v[:, :, at])
-        work.back_into_points(dzdy[image], m[:, :, at])
+    def into_points(block: Block) -> None:
+        work.into_points(images, block, v[:, :, block.images])
+        work.back_into_points(answers[block.images], m[:, :, block.images])
 
     def multiply(point: int, count: int) -> None:
         left, right = (a.reshape(points**2, some * tiles, -1)[point, : count * tiles] for a in (v, m))
@@ -127,24 +124,15 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, transform: Transform,
 
     with CREW.alone():
         for first in range(0, n, some):
-            count = min(some, n - first)
-            CREW.run(partial(into_points, at, first + at) for at in range(count))
-            CREW.run(partial(multiply, point, count) for point in range(points**2))
+            images, answers = x[first : first + some], dzdy[first : first + some]
+            CREW.run(partial(into_points, block) for block in work.parts(len(images), work.rows))
+            CREW.run(partial(multiply, point, len(images)) for point in range(points**2))
     both = np.kron(transform.g, transform.g).astype(x.dtype)  # (p², 9)
     return (both.T @ sums.reshape(len(both), c * k)).reshape(3, 3, c, k)
 
 
-class Block(NamedTuple):
-    """Some of the tiles: the first row and how many, the first column and how many."""
-
-    top: int
-    rows: int
-    left: int
-    columns: int
-
-
-class _Tiles:
-    """One convolution cut into `rows` x `columns` tiles, and what is done with some rows at a time."""
+class _Tiles(Tiling):
+    """One convolution cut into tiles, and what is done with a block of them."""
 
     def __init__(
         self,
@@ -156,47 +144,31 @@ class _Tiles:
         x_size: tuple[int, int],
         mem: Mem,
     ) -> None:
-        _, panels, self.c, panel = u.shape
-        self.u, self.bias, self.k, self.relu, self.mem = u, b, panels * panel, relu, mem
+        _, panels, c, panel = u.shape
+        super().__init__(x_size, c, panels * panel, window, len(transform.a))
+        self.u, self.bias, self.relu, self.mem = u, b, relu, mem
         self.to_points, self.to_outputs = (matrix.astype(u.dtype) for matrix in (transform.b, transform.a))
-        self.m, self.p = transform.a.shape
-        self.size, self.corner = window.out_size(*x_size), (window.pad[0], window.pad[2])
-        self.rows, self.columns = -(-self.size[0] // self.m), -(-self.size[1] // self.m)
-        self.tiles = self.rows * self.columns
-        self.at_once = max(1, AT_ONCE // (self.p**2 * self.tiles * (self.c + self.k)))  # images
 
     def by_blocks(self, x: Array, y: Array) -> None:
-        """For large maps: every task takes a block of tiles all the way, within the cache."""
-        per_tile = self.p * self.p * (self.c + self.k)
-        columns = min(self.columns, max(64, IN_CACHE // (4 * per_tile)))
-        beside = -(-self.columns // columns)  # so many blocks, all as wide but for the last
-        columns = -(-self.columns // beside)
-        rows = max(1, min(4, IN_CACHE // (columns * per_tile), -(-self.rows // 2)))
+        """Where there are tiles enough: every task takes a block of them all the way, within the cache."""
 
-        def task(image: int, top: int, left: int) -> None:
-            block = Block(top, min(rows, self.rows - top), left, min(columns, self.columns - left))
-            shape = (self.p, self.p, block.rows, block.columns)
+        def task(block: Block) -> None:
+            shape = (self.p, self.p, *block.shape)
             points, products = (fresh((*shape, d), self.u, self.mem) for d in (self.c, self.k))
-            self.into_points(x[image], block, points)
+            self.into_points(x, block, points)
             self.multiply(points, products, range(self.p * self.p))
-            self.into_outputs(products, y[image], block)
+            self.into_outputs(products, y, block)
 
-        tops, lefts = range(0, self.rows, rows), range(0, self.columns, columns)
-        CREW.run(partial(task, image, top, left) for image in range(len(x)) for top in tops for left in lefts)
+        CREW.run(partial(task, block) for block in self.blocks(len(x)))
 
     def by_phases(self, x: Array, y: Array) -> None:
-        """For small maps: all tiles of some images into points, point by point, and all out again."""
-        n, p = len(x), self.p
-        shape = (p, p, n, self.rows, self.columns)
+        """For few tiles: all of some images into points, point by point, and all out again."""
+        p, shape = self.p, (self.p, self.p, len(x), self.rows, self.columns)
         points, products = (fresh((*shape, d), self.u, self.mem) for d in (self.c, self.k))
-        parts = [
-            (image, slice(top, top + 2), Block(top, min(2, self.rows - top), 0, self.columns))
-            for image in range(n)
-            for top in range(0, self.rows, 2)
-        ]
-        CREW.run(partial(self.into_points, x[i], b, points[:, :, i, rows]) for i, rows, b in parts)
+        parts = [(block, (..., *block.which, slice(None))) for block in self.parts(len(x), 2)]
+        CREW.run(partial(self.into_points, x, block, points[which]) for block, which in parts)
         CREW.run(partial(self.multiply, points, products, range(at, at + p)) for at in range(0, p * p, p))
-        CREW.run(partial(self.into_outputs, products[:, :, i, rows], y[i], b) for i, rows, b in parts)
+        CREW.run(partial(self.into_outputs, products[which], y, block) for block, which in parts)
 
     def trimmed(self, y: Array) -> Array:
         """Without what the last tiles have too much."""
@@ -207,36 +179,40 @@ class _Tiles:
 
     def pixels(self, x: Array, block: Block) -> Array:
         """What a block of tiles lies on: pixels of x, and zeros where it ends."""
-        (h, w, c), (pad_y, pad_x), m = x.shape, self.corner, self.m
-        ground = fresh((block.rows * m + 2, block.columns * m + 2, c), x, self.mem)
+        (_, h, w, c), (pad_y, pad_x), m = x.shape, self.corner, self.m
+        size = (block.rows * m + 2, block.columns * m + 2)
+        ground = fresh((block.shape[0], *size, c), x, self.mem)
         y0, x0 = block.top * m - pad_y, block.left * m - pad_x  # the pixel of x in the first corner here
-        top, bottom = max(0, -y0), min(ground.shape[0], h - y0)
-        left, right = max(0, -x0), min(ground.shape[1], w - x0)
-        ground[:top] = ground[bottom:] = 0
-        ground[top:bottom, :left] = ground[top:bottom, right:] = 0
-        ground[top:bottom, left:right] = x[y0 + top : y0 + bottom, x0 + left : x0 + right]
+        top, bottom = max(0, -y0), min(size[0], h - y0)
+        left, right = max(0, -x0), min(size[1], w - x0)
+        ground[:, :top] = ground[:, bottom:] = 0
+        ground[:, top:bottom, :left] = ground[:, top:bottom, right:] = 0
+        ground[:, top:bottom, left:right] = x[block.images, y0 + top : y0 + bottom, x0 + left : x0 + right]
         return ground
 
     def into_points(self, x: Array, block: Block, points: Array) -> None:
         """B x Bᵀ: down the columns of pixels first, then along the rows. The tiles overlap by two pixels."""
         pixels, m, p, c = self.pixels(x, block), self.m, self.p, self.c
-        down, across, item = pixels.strides[0], pixels.strides[1], pixels.itemsize
-        tall = as_strided(pixels, (block.rows, p, pixels.shape[1] * c), (m * down, down, item))
-        half = np.matmul(self.to_points, tall, out=fresh(tall.shape, self.u, self.mem))
-        strides = (*half.strides[:2], m * across, across, item)
-        wide = as_strided(half, (block.rows, p, block.columns, p, c), strides)
-        np.matmul(self.to_points, wide, out=points.transpose(2, 0, 3, 1, 4))
+        image, down, across, item = pixels.strides
+        shape = (*block.shape[:2], p, pixels.shape[2] * c)
+        tall = as_strided(pixels, shape, (image, m * down, down, item))
+        half = np.matmul(self.to_points, tall, out=fresh(shape, self.u, self.mem))
+        strides = (*half.strides[:3], m * across, across, item)
+        wide = as_strided(half, (*block.shape[:2], p, block.columns, p, c), strides)
+        np.matmul(self.to_points, wide, out=points.transpose(2, 3, 0, 4, 1, 5))
 
     def back_into_points(self, dzdy: Array, points: Array) -> None:
         """Aᵀ dzdy A: every tile of a gradient, with zeros where the last tiles have too much."""
-        m, p, k, (h, w) = self.m, self.p, self.k, self.size
-        ground = fresh((self.rows * m, self.columns * m, k), self.u, self.mem)
-        ground[:h, :w], ground[h:], ground[:h, w:] = dzdy, 0, 0
-        tall = ground.reshape(self.rows, m, -1)
-        half = fresh((self.rows, p, tall.shape[2]), self.u, self.mem)
+        n, m, p, k, (h, w) = len(dzdy), self.m, self.p, self.k, self.size
+        ground = dzdy
+        if (h, w) != (self.rows * m, self.columns * m):
+            ground = fresh((n, self.rows * m, self.columns * m, k), self.u, self.mem)
+            ground[:, :h, :w], ground[:, h:], ground[:, :h, w:] = dzdy, 0, 0
+        tall = ground.reshape(n, self.rows, m, -1)
+        half = fresh((n, self.rows, p, tall.shape[3]), self.u, self.mem)
         np.matmul(self.to_outputs.T, tall, out=half)
-        wide = half.reshape(self.rows, p, self.columns, m, k)
-        np.matmul(self.to_outputs.T, wide, out=points.transpose(2, 0, 3, 1, 4))
+        wide = half.reshape(n, self.rows, p, self.columns, m, k)
+        np.matmul(self.to_outputs.T, wide, out=points.transpose(2, 3, 0, 4, 1, 5))
 
     def multiply(self, points: Array, products: Array, which: range) -> None:
         """At each point, one matrix product over the channels, in panels that BLAS takes as they lie."""
@@ -250,17 +226,18 @@ class _Tiles:
 
     def into_outputs(self, products: Array, y: Array, block: Block) -> None:
         """A (...) Aᵀ, with the bias: added at point (1, 1), it comes out at every output just once."""
-        rows, columns, m, p, k = block.rows, block.columns, self.m, self.p, self.k
+        (n, rows, columns), m, p, k = block.shape, self.m, self.p, self.k
         if self.bias is not None:
             products[1, 1] += self.bias
-        half = fresh((m, p, rows, columns, k), y, self.mem)
-        flat = products.reshape(p, p, rows, columns * k).transpose(2, 1, 0, 3)
-        np.matmul(self.to_outputs, flat, out=half.reshape(m, p, rows, -1).transpose(2, 1, 0, 3))
-        part = y[block.top * m :, block.left * m :][: rows * m, : columns * m]
-        tiles = part.reshape(rows, m, columns, m, k)
-        np.matmul(self.to_outputs, half.transpose(2, 0, 3, 1, 4), out=tiles)
-        if self.relu:
-            rectify(part.reshape(rows * m, columns * m * k))
+        half = fresh((m, p, n, rows, columns * k), y, self.mem)
+        flat = products.reshape(p, p, n, rows, columns * k).transpose(2, 3, 1, 0, 4)
+        np.matmul(self.to_outputs, flat, out=half.transpose(2, 3, 1, 0, 4))
+        part = y[block.images, block.top * m :, block.left * m :][:, : rows * m, : columns * m]
+        tiles = part.reshape(n, rows, m, columns, m, k)
+        wide = half.reshape(m, p, n, rows, columns, k).transpose(2, 3, 0, 4, 1, 5)
+        np.matmul(self.to_outputs, wide, out=tiles)
+        for image in part if self.relu else ():
+            rectify(image.reshape(rows * m, columns * m * k))
 
 
 def _panel(k: int) -> int:

@@ -1,0 +1,71 @@
+"""How Winograd's convolution is cut into tiles, and the tiles into tasks: never by the number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from minidnn.window import Window
+
+IN_CACHE = 1_000_000  # numbers that one task may work on
+AT_ONCE = 4_000_000  # numbers that images taken together may have at points
+ENOUGH = 64  # tiles that make it worth reading all filters for them alone
+TASKS = 8  # that many images are at least shared out into
+
+
+class Block(NamedTuple):
+    """Some of the tiles: of some images, from the first row and column so many."""
+
+    images: slice
+    top: int
+    rows: int
+    left: int
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.stop - self.images.start, self.rows, self.columns
+
+    @property
+    def which(self) -> tuple[slice, slice, slice]:
+        rows, columns = slice(self.top, self.top + self.rows), slice(self.left, self.left + self.columns)
+        return self.images, rows, columns
+
+
+class Tiling:
+    """The outputs of every image as `rows` x `columns` tiles of m x m, each known at p x p points."""
+
+    def __init__(self, x_size: tuple[int, int], c: int, k: int, window: Window, m: int) -> None:
+        self.m, self.p, self.c, self.k = m, m + 2, c, k
+        self.size, self.corner = window.out_size(*x_size), (window.pad[0], window.pad[2])
+        self.rows, self.columns = -(-self.size[0] // m), -(-self.size[1] // m)
+        self.tiles = self.rows * self.columns  # of one image
+        per_tile = self.p**2 * (c + k)
+        self.in_cache = max(1, IN_CACHE // per_tile)  # tiles
+        self.at_once = max(1, AT_ONCE // (self.tiles * per_tile))  # images
+
+    def in_blocks(self, n: int) -> bool:
+        """Whether the tiles of n images are enough for tasks that take some of them all the way."""
+        return self.rows >= 12 or min(n * self.tiles, self.in_cache) >= ENOUGH
+
+    def blocks(self, n: int) -> Iterator[Block]:
+        """Parts of a large map, or as many small maps as the cache holds. The first is the largest."""
+        images = max(1, min(self.in_cache // self.tiles, -(-n // TASKS)))
+        columns = min(self.columns, max(64, self.in_cache // 4))
+        columns = -(-self.columns // -(-self.columns // columns))  # as wide as those beside it
+        rows = max(1, min(4, self.in_cache // columns, -(-self.rows // 2)))
+        return self._each(n, images, self.rows if images > 1 else rows, columns)
+
+    def parts(self, n: int, rows: int) -> Iterator[Block]:
+        """Some whole images, or of one image some rows."""
+        images = -(-n // TASKS)
+        return self._each(n, images, self.rows if images > 1 else rows, self.columns)
+
+    def _each(self, n: int, images: int, rows: int, columns: int) -> Iterator[Block]:
+        for first in range(0, n, images):
+            some = slice(first, min(first + images, n))
+            for top in range(0, self.rows, rows):
+                for left in range(0, self.columns, columns):
+                    yield Block(
+                        some, top, min(rows, self.rows - top), left, min(columns, self.columns - left)
+                    )
