@@ -180,14 +180,14 @@ class Net(Weighted):
         accumulate: bool,
     ) -> None:
         slot, began, layer = res[node.name], perf_counter(), node.layer
-        rule = rules.get(node.name, rules.get(type(layer)))
+        rule, dzdw = rules.get(node.name, rules.get(type(layer))), {}
         with noted(node):
             if params and layer.params:
                 dzdw = layer.backward_params(slot.dzdx, **self._state(res, node, layer.backward_params))
                 slot.dzdw = {name: slot.dzdw[name] + d if slot.dzdw else d for name, d in dzdw.items()}
             if not wanted.isdisjoint(node.inputs):
                 if rule is None:
-                    dzdx = layer.backward(slot.dzdx, **self._state(res, node, layer.backward))
+                    dzdx = layer.backward(slot.dzdx, dzdw=dzdw, **self._state(res, node, layer.backward))
                 else:
                     dzdx = rule(layer, slot.dzdx, **self._state(res, node, rule))
                 for name, part in zip(node.inputs, dzdx if isinstance(dzdx, tuple) else (dzdx,), strict=True):

@@ -120,25 +120,31 @@ class BatchNorm(Layer):
         slope = self.gamma / deviation
         return kernels.scaled(x, slope, self.beta - mean * slope, mem), batch
 
-    def backward(self, dzdy: Array, *, x: Array, aux: Moments | None, mem: Mem = None, **_: Any) -> Array:
+    def backward(
+        self,
+        dzdy: Array,
+        *,
+        x: Array,
+        aux: Moments | None,
+        dzdw: Grads | None = None,
+        mem: Mem = None,
+        **_: Any,
+    ) -> Array:
+        """Both sums over the batch are gradients of weights: where these are made (dzdw), they are at hand."""
         mean, deviation = self._normal_of(aux)
         slope = self.gamma / deviation
         if aux is None:
             return kernels.scaled(dzdy, slope, slope * 0, mem)
-        total, along = self._sums(dzdy, x, aux)
+        dzdw = dzdw or self.backward_params(dzdy, x=x, aux=aux)
+        total, along = dzdw["beta"], dzdw["gamma"]
         places = x.size // x.shape[3]
         lean = -slope * along / deviation / places  # what stands before x in dzdx
         return kernels.blended(dzdy, slope, x, lean, -slope * total / places - lean * mean, mem)
 
     def backward_params(self, dzdy: Array, *, x: Array, aux: Moments | None, **_: Any) -> Grads:
-        total, along = self._sums(dzdy, x, aux)
-        return {"gamma": along, "beta": total}
-
-    def _sums(self, dzdy: Array, x: Array, batch: Moments | None) -> tuple[Array, Array]:
-        """sum(dzdy) and sum(dzdy * x̂) of each channel."""
-        mean, deviation = self._normal_of(batch)
+        mean, deviation = self._normal_of(aux)
         total, along = kernels.sums(dzdy, x, mean)
-        return total, along / deviation
+        return {"gamma": along / deviation, "beta": total}
 
     def _normal_of(self, batch: Moments | None) -> tuple[Array, Array]:
         """The mean to take off, and the deviation to divide by."""
