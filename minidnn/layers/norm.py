@@ -130,7 +130,7 @@ class BatchNorm(Layer):
         mem: Mem = None,
         **_: Any,
     ) -> Array:
-        """Both sums over the batch are gradients of weights: where these are made (dzdw), they are at hand."""
+        """Both sums over the batch are gradients of weights: where these are made, they come as dzdw."""
         mean, deviation = self._normal_of(aux)
         slope = self.gamma / deviation
         if aux is None:
