@@ -20,7 +20,7 @@ from minidnn.kernels.im2col import padded
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
-IN_CACHE = 1 << 17  # numbers of an image that one task may work on
+IN_CACHE = 1 << 19  # numbers of an image that one task may work on
 
 
 def max_pool(x: Array, window: Window, mem: Mem = None) -> tuple[Array, Array]:

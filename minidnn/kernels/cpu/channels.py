@@ -14,7 +14,7 @@ from minidnn.arrays import Array
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.memory import Mem, fresh
 
-PIECE = 1 << 16  # numbers
+PIECE = 1 << 17  # numbers
 
 
 def moments(x: Array) -> tuple[Array, Array]:

@@ -35,12 +35,14 @@ def conv(
     def task(image: int, at: int, rows: int, cs: slice, ks: slice) -> None:
         cols = _cols(ground[image], at, (rows, ow), window, cs, planes, mem)  # (rows*ow, taps*C)
         flat = w[..., ks].reshape(cols.shape[1], -1)
-        out = np.matmul(cols, flat, out=fresh((len(cols), flat.shape[1]), x, mem))
+        whole = y[image, at : at + rows].reshape(rows * ow, k)
+        out = np.matmul(cols, flat, out=whole if groups == 1 else fresh((len(cols), flat.shape[1]), x, mem))
         if b is not None:
             out += b[ks]
         if relu:
             rectify(out)
-        y[image, at : at + rows, :, ks] = out.reshape(rows, ow, -1)
+        if groups > 1:
+            y[image, at : at + rows, :, ks] = out.reshape(rows, ow, -1)
 
     with CREW.alone():
         rows = _rows_at_once(ow, window, w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from minidnn.window import Window
@@ -10,6 +11,7 @@ from minidnn.window import Window
 IN_CACHE = 1_000_000  # numbers that one task may work on
 AT_ONCE = 4_000_000  # numbers that images taken together may have at points
 ENOUGH = 64  # tiles that make it worth reading all filters for them alone
+MANY = 512  # tiles of one image: too many to have all at points at a time
 TASKS = 8  # that many images are at least shared out into
 
 
@@ -45,15 +47,15 @@ class Tiling:
         self.at_once = max(1, AT_ONCE // (self.tiles * per_tile))  # images
 
     def in_blocks(self, n: int) -> bool:
-        """Whether the tiles of n images are enough for tasks that take some of them all the way."""
-        return self.rows >= 12 or min(n * self.tiles, self.in_cache) >= ENOUGH
+        """Whether a task takes some tiles all the way, or many filters are read once for all tiles."""
+        few_filters = self.in_cache >= ENOUGH // 2 or self.tiles > MANY
+        return few_filters and n * self.tiles >= 2 * ENOUGH
 
     def blocks(self, n: int) -> Iterator[Block]:
-        """Parts of a large map, or as many small maps as the cache holds. The first is the largest."""
+        """Parts of a large map, or as many small maps as the cache holds."""
         images = max(1, min(self.in_cache // self.tiles, -(-n // TASKS)))
-        columns = min(self.columns, max(64, self.in_cache // 4))
-        columns = -(-self.columns // -(-self.columns // columns))  # as wide as those beside it
-        rows = max(1, min(4, self.in_cache // columns, -(-self.rows // 2)))
+        columns = -(-self.columns // -(-self.columns // max(64, self.in_cache // 4)))
+        rows = max(min(4, self.in_cache // columns), -(-ENOUGH // columns))
         return self._each(n, images, self.rows if images > 1 else rows, columns)
 
     def parts(self, n: int, rows: int) -> Iterator[Block]:
@@ -62,10 +64,12 @@ class Tiling:
         return self._each(n, images, self.rows if images > 1 else rows, self.columns)
 
     def _each(self, n: int, images: int, rows: int, columns: int) -> Iterator[Block]:
+        """About so many rows, in parts alike that 2 or 4 threads can share out. The first is the largest."""
+        parts = -(-self.rows // rows)
+        parts = parts if parts <= 2 else min(self.rows, 4 * max(1, round(parts / 4)))
+        edges = [-(-self.rows * part // parts) for part in range(parts + 1)]
         for first in range(0, n, images):
             some = slice(first, min(first + images, n))
-            for top in range(0, self.rows, rows):
+            for top, bottom in pairwise(edges):
                 for left in range(0, self.columns, columns):
-                    yield Block(
-                        some, top, min(rows, self.rows - top), left, min(columns, self.columns - left)
-                    )
+                    yield Block(some, top, bottom - top, left, min(columns, self.columns - left))
