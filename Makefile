@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: help dream test oracle fuzz lint bench test-gpu docs size clean
+.PHONY: help dream test oracle fuzz lint bench test-gpu bench-gpu docs size clean
 
 help:
 	@echo "make dream     one look at what minidnn does: a picture in $(OUT)/"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint      style and types"
 	@echo "make bench     timings against PyTorch"
 	@echo "make test-gpu  all tests, CuPy among the devices (a card and CUDA=12 or 13)"
+	@echo "make bench-gpu timings against PyTorch on that card"
 	@echo "make docs      run every example in the documentation"
 	@echo "make size      lines in every room"
 
@@ -38,7 +39,11 @@ bench: $(BIN)/.bench
 CUDA ?= 13
 test-gpu: $(BIN)/.dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]'
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests.onacard $(ARGS)
+
+bench-gpu: $(BIN)/.bench
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]'
+	@$(BIN)/python -m benchmarks gpu $(ARGS)
 
 docs: $(BIN)/.dev
 	@$(BIN)/python -m pytest tests/test_docs.py

@@ -6,7 +6,7 @@ import argparse
 import statistics
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import gpu, peers
 from benchmarks.peers import LAYOUTS
 from benchmarks.race import cosine, error, peak_memory, race, ratio, record, spread
 from minidnn.kernels.cpu.threads import CREW
@@ -35,9 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sizes", type=int, nargs="+", default=[224, 512], help="sides of the image (224 512)"
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7)")
+    parser.add_argument("--device", default="cpu", help="cuda: the same on a GPU, by the race gpu (cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
+    if gpu.instead(args, "dream", "memory"):
+        return
     results = []
     for size in args.sizes:
         net, x = peers.vgg(), peers.picture(size)

@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from benchmarks import peers
+from benchmarks.card import facts
 from benchmarks.race import ratio, record
-from minidnn import losses, zoo
+from benchmarks.train import MOMENTUM, RATE
+from benchmarks.train import ours as trained
+from minidnn import zoo
 from minidnn.arrays import Array, chosen_device, to_device, to_host
 from minidnn.dream.recorded import Recorded
-from minidnn.kernels import conv
+from minidnn.errors import DeviceError
+from minidnn.kernels import conv, product
+from minidnn.kernels.cuda.blas import WORKSPACE
 from minidnn.layers import FC, Add, BatchNorm, Conv, GlobalAvgPool, MaxPool, PadChannels, ReLU, Softmax
 from minidnn.net import Net
-from minidnn.optim import Momentum
+from minidnn.plan import forecast
 
-TF32_MATH, USUAL_MATH = 3, 0  # cuBLAS's numbers for them
-RATE, MOMENTUM = 0.01, 0.9
+WORKS = ("dream", "training", "layers", "memory")
 Run = Callable[[], Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal (cuda)")
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS, help="what to race (all)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 1024], help="sides (224 1024)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images at once (1 32)")
     parser.add_argument("--training", type=int, default=128, help="images in a training step (128)")
@@ -38,29 +42,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    device, why = chosen_device(args.device)  # before PyTorch: without a card it would be loaded for nothing
     import torch
 
-    device, _ = chosen_device(args.device)
-    results: dict[str, Any] = {"card": card(device), "torch": torch.__version__, "races": []}
-    print("on", results["card"])
+    results: dict[str, Any] = {"card": facts(device), "torch": torch.__version__, "races": []}
+    print(f"on {results['card']['name']} ({why})")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("this PyTorch finds no GPU: install one made for CUDA, see pytorch.org")
     for tf32 in (False, True) if device == "cuda" else (False,):
-        with precision(torch, device, tf32):
-            for size in args.sizes:
-                for batch in args.batches:
-                    if size >= 1024 and batch > 1:
-                        continue  # PyTorch alone would keep more than 60 GB
-                    results["races"] += dreaming(torch, device, size, batch, tf32, args.rounds)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        for size in args.sizes if "dream" in args.works else ():
+            for batch in args.batches:
+                if size >= 1024 and batch > 1:
+                    continue  # PyTorch alone would keep more than 60 GB
+                results["races"] += dreaming(torch, device, size, batch, tf32, args.rounds)
+        if "training" in args.works:
             results["races"].append(training(torch, device, args.training, tf32, args.rounds))
+        if "layers" in args.works:
             results[f"layers, tf32 {tf32}"] = by_layer(device, args.sizes[0], tf32)
+    if device == "cuda" and "memory" in args.works:
+        results["memory"] = [memory(size) for size in args.sizes]
     if device == "cuda":
         print("kept in", record("gpu", results).name)
+
+
+def instead(args: argparse.Namespace, *works: str) -> bool:
+    """Whether another race was asked for on a GPU; then that is run here, in its place."""
+    if args.device == "cpu":
+        return False
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    asked = parser.parse_args(["--device", args.device, "--works", *works])
+    for name in vars(asked).keys() & vars(args).keys():
+        setattr(asked, name, getattr(args, name))
+    run(asked)
+    return True
+
+
+def kernels(tf32: bool) -> str:
+    return "tf32" if tf32 else "auto"
 
 
 def dreaming(torch: Any, device: str, size: int, batch: int, tf32: bool, rounds: int) -> list[dict[str, Any]]:
     """Forward, and a dream step: forward, z = |y|², and the gradient by the image."""
     net = peers.vgg()
     x = peers.picture(size, batch=batch)
-    there, image = net.to(device), to_device(x, device)
+    there, image = net.with_kernels(kernels(tf32)).to(device), to_device(x, device)
     ways = {"ours": there} | ({"ours, recorded": Recorded.of(there)} if device == "cuda" else {})
     runners = {name: passes(way, image) for name, way in ways.items()}
     for layout in peers.LAYOUTS:
@@ -107,7 +134,11 @@ def training(torch: Any, device: str, batch: int, tf32: bool, rounds: int) -> di
     rng = np.random.default_rng(0)
     net = zoo.get("resnet20", seed=0)
     x, labels = rng.standard_normal((batch, 32, 32, 3), "float32"), rng.integers(0, 10, batch)
-    runners = {"ours": train_step(net.to(device), to_device(x, device), to_device(labels, device))}
+    runners = {
+        "ours": trained(
+            net.with_kernels(kernels(tf32)).to(device), to_device(x, device), to_device(labels, device)
+        )
+    }
     for layout in peers.LAYOUTS:
         runners[f"torch {layout}"] = torch_train_step(torch, net, x, labels, layout, device)
     found = {name: [step() for _ in range(3)] for name, step in runners.items()}
@@ -115,22 +146,6 @@ def training(torch: Any, device: str, batch: int, tf32: bool, rounds: int) -> di
     if not all(np.allclose(three, found["ours"], rtol=1e-2) for three in found.values()):
         raise SystemExit("the sides do not learn the same; no use timing them")
     return row(f"training step resnet20 x {batch}", tf32, race(runners, device, rounds))
-
-
-def train_step(net: Net, x: Array, labels: Array) -> Callable[[], float]:
-    res, rule, memory = net.init_res(), Momentum(RATE, MOMENTUM), dict[str, Any]()
-
-    def step() -> float:
-        scores = net.forwardto(res, "linear", x, mode="train", keep="needed")
-        loss, seed = losses.cross_entropy(scores, labels)
-        net.backwardfrom(res, {"linear": seed}, params=True, to=None)
-        with net.updating() as weights:
-            for name, dzdw in net.gradients(res).items():
-                move, memory[name] = rule.step(dzdw, memory.get(name))
-                weights[name] += move
-        return loss
-
-    return step
 
 
 def torch_train_step(
@@ -207,10 +222,13 @@ class TorchNet:
 
 def by_layer(device: str, size: int, tf32: bool) -> list[dict[str, Any]]:
     """Each convolution of VGG-16: its time, and its share of what a large product and a copy reach."""
-    net, x = peers.vgg().to(device), to_device(peers.picture(size), device)
+    net, x = peers.vgg().with_kernels(kernels(tf32)).to(device), to_device(peers.picture(size), device)
     side = 8192 if device == "cuda" else 512
     square = to_device(np.random.default_rng(0).standard_normal((side, side), "float32"), device)
-    matrix = 2e-9 * side**3 / fastest(lambda: square @ square, device)  # TFLOP/s
+    out = square.copy()
+    factors = "tf32" if tf32 else ""
+    multiply = lambda: product(square, square, out, factors=factors)  # noqa: E731
+    matrix = 2e-9 * side**3 / fastest(multiply, device)  # TFLOP/s
     copy = 2e-9 * square.nbytes / fastest(square.copy, device)  # TB/s
     print(f"ceilings  {matrix:.1f} TFLOP/s, {copy:.2f} TB/s")
     res, rows = net.init_res(), []
@@ -279,21 +297,21 @@ def timed(device: str) -> Callable[[Run], float]:
     return by_events
 
 
-@contextmanager
-def precision(torch: Any, device: str, tf32: bool) -> Iterator[None]:
-    """TF32 for both sides, or for neither."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    if device != "cuda":
-        yield
-        return
-    from cupy.cuda.device import get_cublas_handle
-    from cupy_backends.cuda.libs import cublas
+def memory(size: int) -> dict[str, Any]:
+    """What two dream steps take of CuPy's pool, beside what was told."""
+    import cupy
 
-    cublas.setMathMode(get_cublas_handle(), TF32_MATH if tf32 else USUAL_MATH)
-    try:
-        yield
-    finally:
-        cublas.setMathMode(get_cublas_handle(), USUAL_MATH)
+    net, pool = peers.vgg().to("cuda"), cupy.get_default_memory_pool()
+    told = forecast(net, (1, size, size, 3), peers.TARGET).step - WORKSPACE
+    pool.free_all_blocks()
+    before = pool.total_bytes()
+    _, step = passes(net, to_device(peers.picture(size), "cuda"))
+    step(), step()
+    found = pool.total_bytes() - before
+    print(
+        f"memory    {size}²: {found / 1e6:.0f} MB of the pool, told {told / 1e6:.0f} MB: {told / found:.2f}"
+    )
+    return {"size": size, "pool MB": found / 1e6, "told MB": told / 1e6, "told of it": told / found}
 
 
 def check(steps: dict[str, Run], least: float) -> None:
@@ -321,13 +339,3 @@ def row(work: str, tf32: bool, times: dict[str, list[float]]) -> dict[str, Any]:
     words = ", ".join(f"{name} {ms:.2f} ms" for name, ms in medians.items())
     print(f"{work:28} tf32 {tf32!s:5} {words}: {found['times as fast']:.2f} times as fast", flush=True)
     return found
-
-
-def card(device: str) -> str:
-    if device != "cuda":
-        return "the CPU, as a rehearsal"
-    import cupy
-
-    about = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-    driver = cupy.cuda.runtime.driverGetVersion()
-    return f"{about['name'].decode()}, {about['totalGlobalMem'] / 1e9:.0f} GB, driver for CUDA {driver}"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import gpu, peers
 from benchmarks.race import record
 from minidnn import zoo
 from minidnn.kernels.cpu.threads import CREW
@@ -32,9 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", metavar="LAYER", help="the last layer (that of the scores)")
     parser.add_argument("--size", type=int, default=224, help="side of the image (224)")
     parser.add_argument("--rounds", type=int, default=7, help="steps to take medians of (7)")
+    parser.add_argument("--device", default="cpu", help="cuda: the same on a GPU, by the race gpu (cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
+    if gpu.instead(args, "layers"):
+        return
     net = zoo.get(args.net, seed=0).astype("float32")
     target = args.to or TARGETS.get(args.net, net.nodes[-1].name)
     limits = measured_limits()

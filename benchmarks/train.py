@@ -11,10 +11,12 @@ import numpy as np
 
 from benchmarks.race import race, ratio, record
 from minidnn import losses
+from minidnn.arrays import Array
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.layers import BatchNorm, Conv, GlobalAvgPool, MaxPool, ReLU
 from minidnn.net import Net
 from minidnn.optim import Momentum
+from minidnn.train.fit import scores_of
 from minidnn.zoo.tiny import tiny
 
 LAYOUTS = ["channels_last", "contiguous_format"]
@@ -24,9 +26,14 @@ RATE, MOMENTUM, CHECKED_STEPS = 0.01, 0.9, 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[128], help="images in a step (128)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7)")
+    parser.add_argument("--device", default="cpu", help="cuda: the same on a GPU, by the race gpu (cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
+    from benchmarks import gpu  # which builds on this one
+
+    if gpu.instead(args, "training"):
+        return
     results = []
     for batch in args.batches:
         rng = np.random.default_rng(1)
@@ -52,18 +59,19 @@ def drawn() -> Net:
     return tiny(np.random.default_rng(0), batch_norms=True)
 
 
-def ours(net: Net, x: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
-    """A step each time it is called; it gives the loss from before."""
+def ours(net: Net, x: Array, labels: Array) -> Callable[[], float]:
+    """A step each time it is called, on the device of net and images; it gives the loss from before."""
     res, optimiser, memory = net.init_res(), Momentum(RATE, MOMENTUM), dict[str, Any]()
+    last = scores_of(net)
 
     def step() -> float:
         with CREW.alone():  # as train.fit does it
             return one()
 
     def one() -> float:
-        scores = net.forwardto(res, "scores", x, mode="train", keep="needed")
+        scores = net.forwardto(res, last, x, mode="train", keep="needed")
         loss, seed = losses.cross_entropy(scores, labels)
-        net.backwardfrom(res, {"scores": seed}, params=True, to=None)
+        net.backwardfrom(res, {last: seed}, params=True, to=None)
         with net.updating() as weights:
             for name, dzdw in net.gradients(res).items():
                 move, memory[name] = optimiser.step(dzdw, memory.get(name))

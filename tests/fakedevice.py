@@ -1,8 +1,9 @@
 """A device that is not there: arrays as strict as CuPy's, so that host arrays leaking into device code fail
 here too.
 
-A FakeArray refuses to become a NumPy array and to meet one; its library has only the names that CuPy has
-(cupy_names.txt lists those of CuPy 14). What is computed is computed by NumPy, so the numbers are the same.
+A FakeArray refuses to become a NumPy array and to meet one; it and its library have only the names that CuPy
+has, and take only its arguments (cupy_names.txt lists those of CuPy 14). What is computed is computed by
+NumPy, so the numbers are the same.
 
 What crosses between host and device is written down in TRAFFIC. All that is computed passes through `_done`,
 so a tape there can play it again as a CUDA graph would: without Python, on the same addresses.
@@ -11,17 +12,19 @@ so a tape there can play it again as a CUDA graph would: without Python, on the 
 from __future__ import annotations
 
 import operator
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from minidnn.arrays import Backend
+from tests import cupynames
 
-NAMES = frozenset((Path(__file__).parent / "cupy_names.txt").read_text().split())
+NAMES = cupynames.known()
 REFUSED = "Implicit conversion to a NumPy array is not allowed"
 TRAFFIC: list[tuple[str, int]] = []  # ("to host" or "to device", bytes), in order
 TAPES: list[list] = []  # those that record just now
+MADE = []  # who wants to hear of each array
+BY_CUBLAS = ("matmul", "dot", "tensordot", "einsum", "inner", "vdot")  # what CuPy refuses to record
 
 
 class FakeArray:
@@ -36,10 +39,14 @@ class FakeArray:
     def __getattr__(self, name):
         if name.startswith("__"):  # __array_interface__ and its kin would let NumPy in by the back door
             raise AttributeError(name)
-        found = getattr(self.host, name)
+        call, found = _known(f".{name}"), getattr(self.host, name)
         if name in ("item", "tolist"):
             crossing("to host", self.host)
-        return _wrapped(found) if callable(found) else _lift(found)
+        return _wrapped(found, call) if callable(found) else _lift(found)
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.host.ctypes.data)
 
     def __getitem__(self, key):
         return _done(operator.getitem, self, key)
@@ -111,7 +118,10 @@ def _lower(value):
 
 def _lift(value):
     if isinstance(value, np.ndarray | np.generic):
-        return FakeArray(np.asarray(value))
+        lifted = FakeArray(np.asarray(value))
+        for made in MADE:
+            made(lifted)
+        return lifted
     if isinstance(value, tuple | list):
         return type(value)(_lift(part) for part in value)
     return value
@@ -120,6 +130,8 @@ def _lift(value):
 def _done(function, *args, **kwargs):
     """Call it with what lies behind the fake arrays."""
     args, kwargs = _lower(args), {name: _lower(value) for name, value in kwargs.items()}
+    if TAPES and getattr(function, "__name__", "") in BY_CUBLAS:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
     found = function(*args, **kwargs)
     lifted = _lift(found)
     for tape in TAPES:
@@ -127,11 +139,27 @@ def _done(function, *args, **kwargs):
     return lifted
 
 
-def _wrapped(function):
-    def call(*args, **kwargs):
+def noted(function, *args, keeping=()):
+    """Call it with what a card would be given, and let recordings hold it, and what it works on."""
+    function(*args)
+    for tape in TAPES:
+        tape.append((lambda *_: function(*args), (keeping,), {}, None))
+
+
+def _known(name):
+    """How CuPy lets it be called."""
+    if name not in NAMES:
+        raise AttributeError(f"CuPy has no {name!r}, so code for both libraries must do without")
+    return NAMES[name]
+
+
+def _wrapped(function, call=None):
+    def checked(*args, **kwargs):
+        if call is not None and (why := call.refuses(args, kwargs)):
+            raise TypeError(f"CuPy's {function.__name__} {why}")
         return _done(function, *args, **kwargs)
 
-    return call
+    return checked
 
 
 def crossing(way, host):
@@ -148,34 +176,33 @@ class FakeLibrary:
     __device__ = "fake"
 
     def __getattr__(self, name):
-        if name not in NAMES:
-            raise AttributeError(f"CuPy has no {name!r}, so code for both libraries must do without")
-        found = getattr(np, name)
+        call, found = _known(name), getattr(np, name)
         if isinstance(found, ModuleType):
             return FakeModule(found)
-        return _wrapped(found) if callable(found) and not isinstance(found, type) else found
+        return _wrapped(found, call) if callable(found) and not isinstance(found, type) else found
 
     @staticmethod
     def asarray(value, dtype=None):
         """The way from the host onto the device, as in CuPy."""
         if isinstance(value, FakeArray):
             return _done(np.asarray, value, dtype)
-        return FakeArray(crossing("to device", np.asarray(value, dtype)))
+        return _lift(crossing("to device", np.array(value, dtype)))
 
 
 class FakeModule:
-    """A part of the library, such as xp.fft; CuPy's has the names of NumPy's there."""
+    """A part of the library, such as xp.fft."""
 
     def __init__(self, module):
         self.module = module
 
     def __getattr__(self, name):
-        return _wrapped(getattr(self.module, name))
+        call = _known(f"{self.module.__name__.removeprefix('numpy.')}.{name}")
+        return _wrapped(getattr(self.module, name), call)
 
 
 FakeArray.__xp__ = FakeLibrary()
 BACKEND = Backend(
-    put=lambda x: FakeArray(crossing("to device", x.copy())),
+    put=lambda x: _lift(crossing("to device", x.copy())),
     get=lambda x: crossing("to host", x.host).copy(),
     wait=lambda: None,
 )

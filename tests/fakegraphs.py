@@ -1,7 +1,8 @@
 """CUDA graphs of the fake device: what was computed is written down, and played again on the same arrays.
 
 As on a card, what is recorded is not computed, no number can be looked at meanwhile, and numbers of the host
-stay what they were. Its memory is ordinary: that no one else writes there is not tested here.
+stay what they were. Its pool counts, and gives nothing new while a stream records. Where arrays lie is up to
+NumPy: that no one else writes there is not tested here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from tests import fakedevice
+from tests.fakepool import POOLS, Pool
 
 
 class Graph:
@@ -39,43 +41,48 @@ def _made(function, args, kwargs, found):
 
 
 class Stream:
+    count = 0
+
     def __init__(self, non_blocking=False):
-        self.log = None
+        Stream.count += 1
+        self.ptr, self.log, self.non_blocking = Stream.count, None, non_blocking
 
     def __enter__(self):
+        STREAMS.append(self)
         return self
 
     def __exit__(self, *_):
-        pass
+        STREAMS.pop()
 
     def synchronize(self):
-        pass
+        if self.log is not None:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: nobody can wait for a stream that records")
 
-    def begin_capture(self):
+    def begin_capture(self, mode=None):
+        assert self.non_blocking and STREAMS[-1] is self
         self.log = []
         fakedevice.TAPES.append(self.log)
 
     def end_capture(self):
         fakedevice.TAPES.remove(self.log)
-        return Graph(self.log)
+        log, self.log = self.log, None
+        return Graph(log)
 
 
-class Pool:
-    malloc = "the pool's own"
-
-
-ALLOCATORS = []  # those in force
+STREAMS = [Stream()]  # the default, and those that are entered; the one in force is the last
 
 
 @contextmanager
-def using_allocator(allocator):
-    ALLOCATORS.append(allocator)
-    yield
-    ALLOCATORS.pop()
+def using_allocator(allocator=None):
+    POOLS.append(allocator.__self__)
+    try:
+        yield
+    finally:
+        POOLS.pop()
 
 
 cuda = SimpleNamespace(
-    MemoryPool=Pool, Stream=Stream, using_allocator=using_allocator, get_current_stream=Stream
+    MemoryPool=Pool, Stream=Stream, using_allocator=using_allocator, get_current_stream=lambda: STREAMS[-1]
 )
 
 

@@ -1,6 +1,8 @@
 """The doctor: what nvidia-smi and pip say, and the one line to type."""
 
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +59,30 @@ def test_the_pip_line_is_that_for_the_driver(said, driver, line, monkeypatch):
     assert dict(doctor.report())["CuPy"].endswith(line)
 
 
+CARDS = "NVIDIA H100 80GB HBM3, 9.0, 81559\nTesla V100-SXM2-16GB, 7.0, 16384\n"
+
+
+def test_cards_are_told_and_the_oldest_counts(monkeypatch):
+    assert doctor.read_cards(CARDS) == [
+        ("NVIDIA H100 80GB HBM3", 9.0, 81559),
+        ("Tesla V100-SXM2-16GB", 7.0, 16384),
+    ]
+    assert doctor.read_cards('Field "compute_cap" is not a valid field to query.\n') == []
+
+    def answer(command, **_):
+        return subprocess.CompletedProcess(command, 0, stdout=CARDS if len(command) > 1 else WSL)
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor.subprocess, "run", answer)
+    monkeypatch.setattr(doctor, "cupy_wheels", list)
+    lines = list(doctor.report())
+    assert ("GPU", "NVIDIA H100 80GB HBM3, 80 GiB, compute capability 9.0") in lines
+    assert ("GPU", "Tesla V100-SXM2-16GB, 16 GiB, compute capability 7.0, too old for CUDA 13") in lines
+    assert dict(lines)["CuPy"] == "not installed: pip install 'minidnn[cuda12]'", (
+        "though the driver serves 13"
+    )
+
+
 def test_nvidia_smi_that_hangs_is_no_driver(monkeypatch):
     def hangs(*args, timeout, **_):
         raise subprocess.TimeoutExpired(args, timeout)
@@ -73,12 +99,81 @@ def test_several_wheels_are_explained():
     assert found.endswith(wanted)
 
 
+class Installed:
+    def __init__(self, name):
+        self.metadata = {"Name": name}
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["numpy", "cupy-cuda12x", None], ["cupy-cuda12x"]),
+        (["CuPy", "cupy-cuda13x", "cupyx-tools"], ["cupy", "cupy-cuda13x"]),
+        (["cupy-rocm-5-0"], ["cupy-rocm-5-0"]),
+        (["cupy-cuda12x", "cupy-cuda12x"], ["cupy-cuda12x"]),  # found twice on the path
+        (["minidnn"], []),
+    ],
+    ids=["one", "two", "of another maker", "twice", "none"],
+)
+def test_the_wheels_are_those_that_pip_knows(names, found, monkeypatch):
+    monkeypatch.setattr(doctor, "distributions", lambda: map(Installed, names))
+    assert doctor.cupy_wheels() == found
+
+
+@pytest.mark.parametrize(
+    ("wheel", "version", "words"),
+    [
+        ("cupy-cuda12x", "14.2.0", "cupy-cuda12x 14.2.0"),
+        ("cupy", "14.0.1", "cupy 14.0.1"),
+        ("cupy-cuda12x", "13.6.0", "cupy-cuda12x 13.6.0 is too old, 14 or later is wanted: pip uninstall -y"),
+        ("cupy-cuda13x", "14.2.0", "cupy-cuda13x is too new for a driver that serves CUDA 12: pip uninstall"),
+        (
+            "cupy-rocm-5-0",
+            "12.0",
+            "cupy-rocm-5-0 is not for NVIDIA's cards: pip uninstall -y cupy-rocm-5-0 &&",
+        ),
+    ],
+)
+def test_a_wheel_that_does_not_fit_is_explained(wheel, version, words, monkeypatch):
+    monkeypatch.setattr(doctor, "version", lambda name: version)
+    assert doctor.advice(12, [wheel]).startswith(words)
+
+
+def test_why_cupy_finds_no_gpu(monkeypatch):
+    def no_usable():
+        raise DeviceError("CuPy is installed, but finds no usable GPU; minidnn doctor says what is missing")
+
+    def counts():
+        raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=counts)))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(arrays.BACKENDS, "cuda", no_usable)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(doctor, "driver_there", lambda: None)
+    assert doctor.works("cuda").endswith(
+        "; no NVIDIA driver answers: install it until nvidia-smi does; docker run wants --gpus all"
+    )
+    monkeypatch.setattr(doctor, "driver_there", lambda: doctor.Driver("550.144.03", 12))
+    assert doctor.works("cuda").endswith(
+        "but not to CuPy: cudaErrorNoDevice: no CUDA-capable device is detected"
+    )
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 1)
+    assert doctor.works("cuda").endswith("the driver answers, and CuPy counts 1: start anew")
+    for hidden in ("", "-1", "none"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert doctor.works("cuda").endswith(f"; CUDA_VISIBLE_DEVICES={hidden} hides them all: unset it")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert "start anew" in doctor.works("cuda")
+
+
 def test_a_cupy_without_cudas_libraries_is_told_how_to_get_them(monkeypatch):
     def broken():
         raise RuntimeError("CuPy failed to load libnvrtc.so.12: cannot open shared object file")
 
     monkeypatch.setitem(arrays.BACKENDS, "cuda", broken)
     monkeypatch.setattr(doctor, "driver_there", lambda: doctor.Driver("550.144.03", 12))
+    monkeypatch.setattr(doctor, "cards_there", list)
     monkeypatch.delenv("CUDA_PATH", raising=False)
     wanted = "file; pip install 'minidnn[cuda12]' brings CUDA's libraries along"
     assert doctor.works("cuda").endswith(wanted)

@@ -9,8 +9,12 @@ from minidnn import weights, zoo
 from minidnn.arrays import device_of, to_device
 from minidnn.dream import Jitter, NaturalColours, Smooth, dream, squared_norm
 from minidnn.dream.loop import Way
+from minidnn.images import Preprocess
 from minidnn.losses import cross_entropy
 from minidnn.optim import MeanAbs, Momentum
+from minidnn.train.data import Pictures, Splits
+from minidnn.train.fit import Way as TrainWay
+from minidnn.train.fit import fit
 from minidnn.zoo.tiny import tiny
 from tests import fakedevice
 from tests.nets import every_layer, photo
@@ -71,6 +75,23 @@ def test_a_training_step_hands_the_host_its_loss(traffic):
                 w[name] += step
         assert np.isfinite(loss)
         assert (traffic("to host"), traffic("to device")) == (TO_HOST_IN_TRAINING, {})
+
+
+def test_a_step_of_the_trainer_sends_its_pictures_and_gets_scores_and_numbers(traffic):
+    rng = np.random.default_rng(0)
+    pictures = Pictures(
+        rng.integers(0, 255, (8, 32, 32, 3), np.uint8), np.arange(8) % 10, tuple("abcdefghij"), "noise"
+    )
+    net = tiny(rng, batch_norms=True).to("fake")
+    net = net.with_nodes(net.nodes, preprocess=Preprocess(mean=(128.0,) * 3, std=(60.0,) * 3))
+    records = fit(net, Splits(pictures, pictures, pictures), TrainWay(batch=2, epochs=1))
+    next(records)
+    fakedevice.TRAFFIC.clear()
+    next(records)
+    batch, scores = 4 * 2 * 32 * 32 * 3, 4 * 2 * 10
+    assert traffic("to device")[batch] == 1 and max(traffic("to device")) == batch
+    assert traffic("to host").pop(scores) == 1
+    assert all(nbytes <= 8 for nbytes in traffic("to host") if nbytes != scores), "and else only numbers"
 
 
 def test_weights_go_straight_to_the_device(tmp_path, traffic):

@@ -9,30 +9,25 @@ a card is whether it launches, and how fast.
 from __future__ import annotations
 
 import ctypes
-import importlib
+import importlib.util
 import inspect
-import shutil
-import subprocess
-import sys
-from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from minidnn import kernels
-from minidnn.arrays import BACKENDS, to_device, to_host
-from minidnn.errors import DeviceError
+from minidnn.arrays import to_device, to_host
+from minidnn.errors import DeviceError, ShapeError
 from minidnn.gradcheck import audit
 from minidnn.kernels import choice
 from minidnn.kernels.cuda import pointwise, pool, shifted, source
+from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.im2col import conv as plain_conv
 from minidnn.kernels.im2col import conv_backward as plain_conv_backward
 from minidnn.kernels.im2col import conv_backward_w as plain_conv_backward_w
 from minidnn.window import Window
-from tests import fakedevice
+from tests.fakecard import COMPILER, by_cpp, put_in
 from tests.nets import every_layer, forked, photo
 
 ROOM = [pointwise, pool, shifted]
@@ -57,12 +52,6 @@ POOLS = [
     Window.of(3, stride=1, pad=1, dilation=2),
     Window.of((17, 16), pad=(8, 8, 7, 8)),  # more taps than a byte counts
 ]
-COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-ON_ONE_THREAD = """
-#define __global__
-struct Count { int x; };
-static const Count blockIdx = {0}, threadIdx = {0}, blockDim = {1}, gridDim = {1};
-"""
 
 
 def numbers(*shape, seed=0, dtype="float64"):
@@ -70,13 +59,15 @@ def numbers(*shape, seed=0, dtype="float64"):
 
 
 def signature(function):
-    return [(name, p.kind, p.default) for name, p in inspect.signature(function).parameters.items()]
+    """But for `factors`, which only a card can round."""
+    found = inspect.signature(function).parameters.items()
+    return [(name, p.kind, p.default) for name, p in found if name != "factors"]
 
 
 @pytest.mark.parametrize("module", TWINS, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_the_names_and_signatures_are_those_for_numpy(module):
     twins = [importlib.import_module(name) for name in TWINS[module].split()]
-    kinds = {shifted.shifts, shifted.add_product, shifted.placed, shifted.cropped, shifted.fits}
+    kinds = {shifted.shifts, shifted.placed, shifted.cropped, shifted.fits}
     own = {
         name: f
         for name, f in vars(module).items()
@@ -142,50 +133,10 @@ def test_a_net_by_shifted_products_passes_its_audit():
 
 def test_host_and_device_do_not_meet_in_a_product():
     with pytest.raises(DeviceError, match="host array"):
-        shifted.add_product(
-            np.zeros((2, 3)), np.zeros((2, 4)), to_device(np.zeros((4, 3)), "fake"), anew=True
-        )
+        product(to_device(np.zeros((2, 3)), "fake"), np.zeros((3, 4)), np.zeros((2, 4)))
 
 
 # The text of the kernels, as C++ for one thread.
-
-
-@lru_cache(maxsize=64)
-def by_cpp(text: str, name: str):
-    """What `source.compiled` hands out, but for the host."""
-    with TemporaryDirectory() as folder:
-        code, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
-        code.write_text(ON_ONE_THREAD + text)
-        done = subprocess.run(
-            [
-                COMPILER,
-                "-O1",
-                "-Wall",
-                "-Werror",
-                "-Wno-unused-function",
-                "-shared",
-                "-fPIC",
-                "-o",
-                library,
-                code,
-            ],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        function = getattr(ctypes.CDLL(str(library)), name)
-
-    def launch(grid, block, args):
-        arrays = [getattr(arg, "host", arg) for arg in args]
-        assert all(a.flags.c_contiguous for a in arrays if isinstance(a, np.ndarray))
-        function(
-            *(
-                ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else ctypes.c_longlong(a)
-                for a in arrays
-            )
-        )
-
-    return launch
 
 
 if COMPILER:  # without a compiler these are not collected, rather than skipped
@@ -198,30 +149,9 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
 
     @pytest.fixture
     def card(monkeypatch):
-        """The fake device calls itself a GPU, with kernels and BLAS as one has; what ran is written down."""
-
-        def gemm(transa, transb, a, b, out, alpha=1.0, beta=0.0):
-            assert (transa, transb, out.flags.c_contiguous) == ("N", "N", True)
-            out.host[...] = a.host @ b.host + (out.host if beta else 0)
-            products.append(out.shape)
-
-        products = []
-        blas = ModuleType("cupy.cublas")
-        blas.gemm = gemm
-        cupy = ModuleType("cupy")
-        cupy.cublas = blas
-        monkeypatch.setitem(sys.modules, "cupy", cupy)
-        monkeypatch.setitem(sys.modules, "cupy.cublas", blas)
-        monkeypatch.setattr(fakedevice.FakeLibrary, "__device__", "cuda")
-        monkeypatch.setitem(BACKENDS, "cuda", lambda: fakedevice.BACKEND)
-        launched = []
-
-        def compiled(text, name):
-            launched.append(name)
-            return by_cpp(text, name)
-
-        monkeypatch.setattr(source, "compiled", compiled)
-        return launched, products
+        """The fake device calls itself a GPU, and has kernels and cuBLAS; what ran is written down."""
+        with put_in(monkeypatch) as there:
+            yield there
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     @pytest.mark.parametrize("window", POOLS, ids=str)
@@ -262,11 +192,13 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         assert shifted.placed(numbers(0, 5, 6, 4), (7, 8), (1, 1), None).shape == (0, 7, 8, 4)
 
     def test_the_engine_finds_them_for_arrays_on_a_card(card, monkeypatch):
-        launched, products = card
         monkeypatch.setattr(choice, "FEW", 1)
         net = every_layer()
         image = photo(net)
-        assert "shifted" in net.astype("float32").to("cuda").kernels().values(), "auto takes it on a card"
+        in_float32 = net.astype("float32").to("cuda")
+        assert "shifted" in in_float32.kernels().values(), "auto takes it on a card"
+        in_float32.forwardto(in_float32.init_res(), "prob", to_device(image.astype("float32"), "cuda"))
+        assert {compute for _, compute in card.products} == {68}, "nobody asked for less than float32"
         there = net.to("cuda").with_kernels("shifted")  # in float64 auto would go the plain way
 
         def run(net, image):
@@ -277,29 +209,81 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
 
         for found, wanted in zip(run(there, to_device(image, "cuda")), run(net, image), strict=True):
             assert np.allclose(found, wanted)
-        assert {text.name for text in TEXTS} == set(launched)
-        assert products
+        assert {text.name for text in TEXTS} == set(card.launched)
 
     def test_a_convolution_and_its_relu_are_one_pass_over_the_output(card):
-        launched, products = card
-        window, x, w, b = (
-            Window.of(3, pad=1),
-            numbers(1, 6, 7, 9),
-            numbers(3, 3, 9, 5, seed=1),
-            numbers(5, seed=2),
-        )
+        window = Window.of(3, pad=1)
+        shapes = (1, 6, 7, 9), (3, 3, 9, 5), (5,)
+        x, w, b = (numbers(*shape, seed=seed, dtype="float32") for seed, shape in enumerate(shapes))
         there = [to_device(a, "cuda") for a in (x, w, b)]
         y = kernels.conv(*there, window, relu=True, how=kernels.Kernel("shifted"))
-        assert np.allclose(to_host(y), np.maximum(plain_conv(x, w, b, window), 0))
-        assert launched == ["place", "crop"] and len(products) == 9
+        assert np.allclose(to_host(y), np.maximum(plain_conv(x, w, b, window), 0), atol=1e-4)
+        assert card.launched == ["place", "crop"] and len(card.products) == 9
+
+    @pytest.mark.parametrize(("name", "compute"), [("tf32", 77), ("bfloat16", 75), ("float16", 74)])
+    def test_factors_are_rounded_where_a_kernel_asks_for_it_and_there_both_ways(name, compute, card):
+        window, how = Window.of((3, 2), pad=1), kernels.Kernel(name)
+        x, w = numbers(1, 6, 7, 9, dtype="float32"), numbers(3, 2, 9, 5, seed=1, dtype="float32")
+        x_, w_ = to_device(x, "cuda"), to_device(w, "cuda")
+        y = kernels.conv(x_, w_, None, window, how=how)
+        kernels.conv_backward(y, w_, window, x_shape=x.shape, how=how)
+        kernels.conv_backward_w(y, x_, window, how=how)
+        assert [found for _, found in card.products] == [compute] * 18
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("turned", ["neither", "left", "right", "both", "in pieces", "one column"])
+    def test_cublas_is_asked_for_the_product_of_what_lies_there(turned, dtype, card):
+        a, b = numbers(5, 3, dtype=dtype), numbers(3, 4, seed=1, dtype=dtype)
+        a_, b_ = to_device(a, "cuda"), to_device(b, "cuda")
+        if turned in ("left", "both"):
+            a_ = to_device(np.ascontiguousarray(a.T), "cuda").T
+        if turned in ("right", "both"):
+            b_ = to_device(np.ascontiguousarray(b.T), "cuda").T
+        if turned == "in pieces":
+            a_ = to_device(np.repeat(a, 2, axis=1), "cuda")[:, ::2]
+        if turned == "one column":
+            b, b_ = b[:, :1], b_[:, :1]
+        assert np.allclose(to_host(product(a_, b_)), a @ b, atol=1e-5)
+        out = to_device(np.ones((5, b.shape[1]), dtype), "cuda")
+        assert product(a_, b_, out, add=True) is out
+        assert np.allclose(to_host(out), a @ b + 1, atol=1e-5)
+        assert np.allclose(to_host(product(a_, b_, out)), a @ b, atol=1e-5)
+
+    def test_products_that_do_not_fit_are_refused_before_cublas_is_asked(card):
+        a, b = (to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((5, 3), (3, 4)))
+        for left, right, out in ((b, b, None), (a, b, a), (a, b, to_device(numbers(5, 4), "cuda"))):
+            with pytest.raises(ShapeError, match="no product of"):
+                product(left, right, out)
+        assert not card.products
+
+    @pytest.mark.parametrize(
+        ("call", "words"),
+        [
+            ("cublasCreate_v2", "cuBLAS does not start; minidnn doctor"),
+            ("cublasSetStream_v2", "cuBLAS takes neither stream nor memory"),
+            ("cublasSetWorkspace_v2", "cuBLAS takes neither stream nor memory"),
+            ("cublasGemmEx", "cuBLAS does not multiply 5x3 by 3x4: its status is 13"),
+        ],
+    )
+    def test_what_cublas_refuses_is_said(call, words, card, monkeypatch):
+        monkeypatch.setattr(card.blas, call, lambda *_: 13)
+        with pytest.raises(DeviceError, match=words):
+            product(*(to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((5, 3), (3, 4))))
 
 
-try:
-    from cupy.cuda import nvrtc
+# The text of the kernels, by the compiler of the cards themselves; it needs none.
 
-    nvrtc.getVersion()  # loads it, or says that it is not there
-except Exception:
-    nvrtc = None
+
+def nvrtc_there() -> ctypes.CDLL | None:
+    """Out of the wheel nvidia-cuda-nvrtc-cu12, which comes with CuPy's and also alone."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec else ():
+        for path in sorted(Path(folder).glob("*/lib/libnvrtc.so.*[0-9]")):
+            return ctypes.CDLL(str(path))
+    return None
+
+
+nvrtc = nvrtc_there()
 
 if nvrtc:
 
@@ -308,9 +292,13 @@ if nvrtc:
     def test_nvrtc_compiles_it_for_cards_from_turing_to_hopper(kernel, t):
         for card in ("75", "80", "90"):
             for at, s in (("int32", "uint8"), ("int64", "int32")):
-                program = nvrtc.createProgram(kernel.source(t, at, s), "kernel.cu", [], [])
-                try:
-                    nvrtc.compileProgram(program, [f"--gpu-architecture=sm_{card}", "-std=c++17"])
-                except nvrtc.NVRTCError:
-                    pytest.fail(nvrtc.getProgramLog(program))
-                assert nvrtc.getCUBIN(program)
+                program, size = ctypes.c_void_p(), ctypes.c_size_t()
+                text, options = kernel.source(t, at, s).encode(), [f"-arch=sm_{card}".encode(), b"-std=c++17"]
+                none = [None, None]
+                assert not nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"kernel.cu", 0, *none)
+                if nvrtc.nvrtcCompileProgram(program, 2, (ctypes.c_char_p * 2)(*options)):
+                    log = ctypes.create_string_buffer(10_000)
+                    nvrtc.nvrtcGetProgramLog(program, log)
+                    pytest.fail(log.value.decode())
+                assert not nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)) and size.value > 0
+                nvrtc.nvrtcDestroyProgram(ctypes.byref(program))

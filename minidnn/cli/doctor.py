@@ -16,11 +16,15 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from minidnn.arrays import chosen_device, to_device, to_host
-from minidnn.errors import MinidnnError
+from minidnn.errors import DeviceError, MinidnnError
 from minidnn.layers import Conv
 
 NEEDED = ["numpy", "scipy", "h5py", "pillow", "tqdm", "threadpoolctl"]
 WHEELS = {12: "cuda12", 13: "cuda13"}  # of the driver's CUDA version: our extra
+TURING = 7.5  # the oldest cards that CUDA 13 still computes on
+OLDEST_CUPY = 14
+ASKS_US = "minidnn doctor says what is missing"
+ASKED = ["--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +53,12 @@ def report() -> Iterator[tuple[str, str]]:
         yield "GPU driver", "none found (nvidia-smi says nothing)"
     else:
         yield "GPU driver", f"{driver.version}, for CUDA {driver.cuda}"
-    yield "CuPy", advice(driver.cuda if driver else None, wheels)
+    cards = cards_there()
+    for card in cards:
+        old = ", too old for CUDA 13" if card.capability < TURING else ""
+        what = f"{card.memory_mib / 1024:.0f} GiB, compute capability {card.capability}{old}"
+        yield "GPU", f"{card.name}, {what}"
+    yield "CuPy", advice(serves(driver, cards), wheels)
     if wheels:
         yield "cuda", works("cuda")
     yield "--device auto", "takes {}: {}".format(*chosen_device("auto"))
@@ -63,6 +72,8 @@ def works(device: str) -> str:
     try:
         layer = Conv.random(rng, 3, 2, 4, bias=False).replacing(w=to_device(w, device))
         found = to_host(layer.forward(to_device(x, device))[0])
+    except DeviceError as error:
+        return str(error).replace(ASKS_US, missing())
     except MinidnnError as error:
         return str(error)
     except Exception as error:  # whatever a broken installation comes up with
@@ -70,13 +81,27 @@ def works(device: str) -> str:
     return "works" if np.allclose(found, wanted) else "computes, but wrongly"
 
 
+def missing() -> str:
+    """Why CuPy finds no GPU, and what to do about it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not re.match(r"\s*(\d|GPU-|MIG-)", hidden):
+        return f"CUDA_VISIBLE_DEVICES={hidden} hides them all: unset it"
+    if driver_there() is None:
+        return "no NVIDIA driver answers: install it until nvidia-smi does; docker run wants --gpus all"
+    try:
+        import cupy
+
+        return f"the driver answers, and CuPy counts {cupy.cuda.runtime.getDeviceCount()}: start anew"
+    except Exception as error:  # CUDA's own words
+        return f"the driver answers, but not to CuPy: {error}"
+
+
 def _libraries_missing(said: str) -> str:
     """What to do when CuPy is there, but not what it computes with."""
     if re.search(r"nvrtc|cublas|nvJitLink|CUDA_PATH|\.so|\.dll", said, re.IGNORECASE) is None:
         return ""
     set_by_hand = "; or CUDA_PATH leads to another version: unset it" if os.environ.get("CUDA_PATH") else ""
-    driver = driver_there()
-    return f"; {install(driver.cuda if driver else None)} brings CUDA's libraries along{set_by_hand}"
+    return f"; {install(serves(driver_there(), cards_there()))} brings CUDA's libraries along{set_by_hand}"
 
 
 def cupy_wheels() -> list[str]:
@@ -92,15 +117,31 @@ class Driver(NamedTuple):
     cuda: int
 
 
+class Card(NamedTuple):
+    """One GPU; the capability is CUDA's number for its generation."""
+
+    name: str
+    capability: float
+    memory_mib: float
+
+
 def driver_there() -> Driver | None:
     """As nvidia-smi tells it; None without an answer."""
+    return read_driver(_nvidia_smi())
+
+
+def cards_there() -> list[Card]:
+    return read_cards(_nvidia_smi(*ASKED))
+
+
+def _nvidia_smi(*options: str) -> str:
     if shutil.which("nvidia-smi") is None:
-        return None
+        return ""
+    command = ["nvidia-smi", *options]
     try:
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return read_driver(done.stdout)
+        return ""
 
 
 def read_driver(said: str) -> Driver | None:
@@ -108,6 +149,20 @@ def read_driver(said: str) -> Driver | None:
     own = re.search(r"Driver Version:\s*([\d.]+)", said)
     cuda = re.search(r"CUDA(?: \w+)? Version:\s*(\d+)", said)
     return Driver(own[1] if own else "of unknown version", int(cuda[1])) if cuda else None
+
+
+def read_cards(said: str) -> list[Card]:
+    """A line a GPU; drivers of before 2021 do not know what they are asked."""
+    found = re.findall(r"^\s*(.+?)\s*,\s*(\d+\.\d+)\s*,\s*(\d+(?:\.\d+)?)\s*$", said, re.MULTILINE)
+    return [Card(name, float(capability), float(memory)) for name, capability, memory in found]
+
+
+def serves(driver: Driver | None, cards: list[Card]) -> int | None:
+    """The major CUDA version that driver and cards can both do; CUDA 13 has left the older cards."""
+    if driver is None:
+        return None
+    old = bool(cards) and min(card.capability for card in cards) < TURING
+    return min(driver.cuda, 12) if old else driver.cuda
 
 
 def advice(cuda: int | None, wheels: list[str]) -> str:
@@ -125,7 +180,12 @@ def advice(cuda: int | None, wheels: list[str]) -> str:
     made_for = re.fullmatch(r"cupy-cuda(\d+)x", wheels[0])
     if cuda is not None and made_for and int(made_for[1]) > cuda:
         return f"{wheels[0]} is too new for a driver that serves CUDA {cuda}: {anew}"
-    return f"{wheels[0]} {_version(wheels[0])}"
+    if not made_for and wheels[0] != "cupy":
+        return f"{wheels[0]} is not for NVIDIA's cards: {anew}"
+    found = _version(wheels[0])
+    if (major := re.match(r"\d+", found)) and int(major[0]) < OLDEST_CUPY:
+        return f"{wheels[0]} {found} is too old, {OLDEST_CUPY} or later is wanted: {anew}"
+    return f"{wheels[0]} {found}"
 
 
 def install(cuda: int | None) -> str:

@@ -8,10 +8,12 @@ None of this has run on a card yet: docs/gpu.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 from minidnn.arrays import Array, xp_of
 from minidnn.entrance import check_seeds, fitting_image, named_seeds
+from minidnn.errors import UnsupportedError
 from minidnn.graph import Handle, as_asked
 from minidnn.net import Net
 from minidnn.res import Res
@@ -93,7 +95,8 @@ class Takes(Res):
 class Tape:
     """Pieces of work on arrays of fixed addresses, recorded one after the other, in memory of their own.
 
-    The work must not look at a number on the host: a card that records computes nothing.
+    The work must not look at a number on the host: a card that records computes nothing. Its matrix products
+    must be those of `kernels.product`, since CuPy does not record its own.
     """
 
     def __init__(self, cuda: Any) -> None:
@@ -111,8 +114,15 @@ class Tape:
             self._stream.begin_capture()
             try:
                 found = work(*own)
-            finally:  # also after an error, or the stream would record for ever
-                graph = self._stream.end_capture()
+            except BaseException as error:
+                with suppress(Exception):  # it may be broken; but it must not record for ever
+                    self._stream.end_capture()
+                if isinstance(error, NotImplementedError):  # CuPy's word for what it does not record
+                    raise UnsupportedError(
+                        f"CuPy cannot record this ({error}); take the net as it is"
+                    ) from None
+                raise
+            graph = self._stream.end_capture()
         return Recording(self, graph, own, found)
 
 

@@ -5,6 +5,7 @@ chunked     the same a few rows at a time, within the cache and on all cores
 winograd2   3x3 filters with 2.25 times fewer multiplications, about as exact as the plain one
 winograd4   with 4 times fewer, and about ten times the rounding: in float32 near 1e-5 of the largest value
 shifted     one product for each tap and no columns, for windows one pixel apart; what a GPU is given
+tf32, bfloat16, float16     the same, but a GPU may round factors to these; it never does unasked
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from minidnn.arrays import Array, device_of
 from minidnn.errors import UnknownLayerError, UsageError, did_you_mean
 from minidnn.kernels.cpu import winograd
 from minidnn.kernels.cuda import shifted
+from minidnn.kernels.cuda.blas import COMPUTE
 from minidnn.window import Window
 
-NAMES = ("auto", "im2col", "chunked", *winograd.TRANSFORMS, "shifted")
+ROUNDED = tuple(filter(None, COMPUTE))
+NAMES = ("auto", "im2col", "chunked", *winograd.TRANSFORMS, "shifted", *ROUNDED)
 FEW = 8  # channels below which a product for each tap has too little to sum over
 
 
@@ -31,7 +34,7 @@ class Kernel:
     def __init__(self, name: str = "auto") -> None:
         if name not in NAMES:
             raise UsageError(f"no kernel {name!r}; there are {', '.join(NAMES)}{did_you_mean(name, NAMES)}")
-        self.name = name
+        self.name, self.factors = name, name if name in ROUNDED else ""
         self._made: dict[Any, Array] = {}
         self._lock = Lock()
 
@@ -39,7 +42,7 @@ class Kernel:
         """The name of what will run for images of this shape."""
         if self.name == "auto":
             return _table(x_shape, w, window, groups)
-        if self.name == "shifted":
+        if self.name in ("shifted", *ROUNDED):
             return "shifted" if shifted.fits(window, groups) else "im2col"
         fits = self.name not in winograd.TRANSFORMS or winograd.fits(window, groups)
         return self.name if fits else "chunked"

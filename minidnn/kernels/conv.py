@@ -28,8 +28,8 @@ def conv(
     name = _name(x, x.shape, w, window, groups, how)
     if name == "chunked":
         return chunked.conv(x, w, b, window, groups, mem, relu=relu)
-    if name == "shifted":
-        return shifted.conv(x, w, b, window, groups, mem, relu=relu)
+    if how is not None and name == "shifted":
+        return shifted.conv(x, w, b, window, groups, mem, relu=relu, factors=how.factors)
     if how is None or name == "im2col":
         y = im2col.conv(x, w, b, window, groups=groups, mem=mem)
         return pointwise.relu(y, mem) if relu else y
@@ -52,8 +52,8 @@ def conv_backward(
     name = _name(dzdy, x_shape, w, window, groups, how)
     if name == "chunked":
         return chunked.conv_backward(dzdy, w, window, x_shape, groups, mem)
-    if name == "shifted":
-        return shifted.conv_backward(dzdy, w, window, x_shape, groups, mem)
+    if how is not None and name == "shifted":
+        return shifted.conv_backward(dzdy, w, window, x_shape, groups, mem, how.factors)
     if how is None or name == "im2col":
         return im2col.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, mem=mem)
     transform = winograd.TRANSFORMS[name]
@@ -71,8 +71,8 @@ def conv_backward_w(
     name = _name(dzdy, x.shape, w, window, groups, how)
     if name == "chunked":
         return chunked.conv_backward_w(dzdy, x, window, groups, mem)
-    if name == "shifted":
-        return shifted.conv_backward_w(dzdy, x, window, groups, mem)
+    if how is not None and name == "shifted":
+        return shifted.conv_backward_w(dzdy, x, window, groups, mem, how.factors)
     if how is None or name == "im2col":
         return im2col.conv_backward_w(dzdy, x, window, groups=groups, mem=mem)
     return winograd.conv_backward_w(dzdy, x, window, winograd.TRANSFORMS[name], mem)

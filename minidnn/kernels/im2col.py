@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minidnn.arrays import Array, xp_of
+from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
@@ -54,7 +55,7 @@ def conv(x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1
     for some in _blocks(x, window, groups):
         for cs, ks in each_group(x.shape[3], w.shape[3], groups):
             rows = _rows(x[some, :, :, cs], window, mem)  # (n*oh*ow, taps*C)
-            y[some, :, :, ks] = (rows @ _flat(w[..., ks])).reshape(-1, oh, ow, ks.stop - ks.start)
+            y[some, :, :, ks] = product(rows, _flat(w[..., ks])).reshape(-1, oh, ow, ks.stop - ks.start)
     if b is not None:
         y += b
     return y
@@ -71,7 +72,7 @@ def conv_backward(
         for cs, ks in each_group(x_shape[3], k, groups):
             out = dzdy[some, :, :, ks].reshape(-1, ks.stop - ks.start)  # (n*oh*ow, K)
             drows = fresh((len(out), window.taps * (cs.stop - cs.start)), dzdx, mem)
-            xp.matmul(out, _flat(w[..., ks]).T, out=drows)
+            product(out, _flat(w[..., ks]).T, drows)
             part = (dzdx[some].shape[0], *x_shape[1:3], cs.stop - cs.start)
             dzdx[some, :, :, cs] = col2im(drows.reshape(-1, oh, ow, window.taps, part[3]), part, window)
     return dzdx
@@ -86,7 +87,7 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, *, groups: int = 1, m
         for cs, ks in each_group(c, k, groups):
             rows = _rows(x[some, :, :, cs], window, mem)
             out = dzdy[some, :, :, ks].reshape(-1, ks.stop - ks.start)
-            dzdw[..., ks] += (rows.T @ out).reshape(*window.kernel, c // groups, -1)
+            dzdw[..., ks] += product(rows.T, out).reshape(*window.kernel, c // groups, -1)
     return dzdw
 
 

@@ -197,16 +197,16 @@ class FC(Bank):
 
     def forward(self, x: Array, **_: Any) -> tuple[Array, None]:
         shape = self.out_shape(x.shape)
-        y = x.reshape(len(x), -1) @ self._flat_w  # (N, K)
+        y = kernels.product(x.reshape(len(x), -1), self._flat_w)  # (N, K)
         if self.b is not None:
             y += self.b
         return y.reshape(shape), None
 
     def backward(self, dzdy: Array, *, x_shape: Shape, **_: Any) -> Array:
-        return (dzdy.reshape(len(dzdy), -1) @ self._flat_w.T).reshape(x_shape)
+        return kernels.product(dzdy.reshape(len(dzdy), -1), self._flat_w.T).reshape(x_shape)
 
     def backward_params(self, dzdy: Array, *, x: Array, **_: Any) -> Grads:
-        dzdw = x.reshape(len(x), -1).T @ dzdy.reshape(len(dzdy), -1)  # (H*W*C, K)
+        dzdw = kernels.product(x.reshape(len(x), -1).T, dzdy.reshape(len(dzdy), -1))  # (H*W*C, K)
         return self._grads(dzdw.reshape(self.w.shape), dzdy)
 
     def as_conv(self, x_size: Shape | None = None) -> Conv:

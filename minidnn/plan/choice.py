@@ -15,6 +15,7 @@ from minidnn.kernels.cpu import winograd
 from minidnn.layers import Conv
 from minidnn.layers.base import Shape
 from minidnn.net import Net
+from minidnn.plan.card import is_on_card
 from minidnn.plan.forecast import Forecast, forecast, in_words
 from minidnn.res import Res
 from minidnn.tiles import Measure, Ticking, Tiling, check_local, size_of
@@ -48,8 +49,10 @@ class Plan:
 
     @property
     def need(self) -> int:
-        """Bytes of the whole process at its worst moment, as far as that was asked."""
-        return PROCESS + self.expected.total if self.expected is not None else 0
+        """Bytes of the whole process, or of a GPU, at the worst moment, as far as that was asked."""
+        if self.expected is None:
+            return 0
+        return self.expected.total + (0 if is_on_card(self.net) else PROCESS)
 
     def gradient(
         self, res: Res, image: Array, measure: Measure, *, each: Ticking = iter
@@ -97,7 +100,7 @@ def choose(
     """The quickest way to make steps on images (n, h, w, c) in a process that stays below max_memory.
 
     That is all of it: Python, the weights, and the caller's own `pictures` and those `between` two steps, as
-    in `forecast`. With None there is no bound.
+    in `forecast`. For a net on a GPU it is the memory of that. With None there is no bound.
     """
     if max_memory is None:
         return whole(net, targets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import prod
 from mmap import mmap
 from typing import NamedTuple
@@ -12,7 +12,8 @@ from minidnn.graph import Handle
 from minidnn.layers.base import Shape, is_placeholder
 from minidnn.net import Net
 from minidnn.params import once
-from minidnn.plan.rehearsal import peak
+from minidnn.plan import card
+from minidnn.plan.rehearsal import Rehearsal
 from minidnn.tiles import Tiling, size_of
 
 
@@ -54,7 +55,8 @@ def forecast(
     """The memory of a step: to the targets, through an objective, and back to images (n, h, w, c).
 
     With a tile (h, w) it goes tile by tile. `pictures` is how many more of the image's size the caller keeps
-    meanwhile, `between` how many it has between two steps; then a tile's memory is free again.
+    meanwhile, `between` how many it has between two steps; then a tile's memory is free again. A net whose
+    weights lie on a GPU is told the memory of that.
     """
     names, shape = net.names_of(targets), tuple(image_shape)
     weights, picture = resident(net, net.ancestors(names)), net.dtype.itemsize * prod(shape)
@@ -64,6 +66,19 @@ def forecast(
     run = _in_tiles(net, shape, names, tile)
     free = sum(run.values()) - run["prepared"]
     return Forecast(**run, pictures=max(pictures * picture, between * picture - free), weights=weights)
+
+
+def peak(net: Net, image_shape: Shape, targets: Iterable[str], *, keep: str = "needed") -> dict[str, int]:
+    """Bytes at the worst moment of a step, by what they are for; blocks kept for the next are workspace."""
+    there = card.is_on_card(net)
+    played = Rehearsal(
+        net, image_shape, tuple(targets), keep=keep, place=(card.Pool(), card) if there else None
+    )
+    first = dict(played.step().at_peak)
+    first["workspace"] += played.step().peak - sum(first.values())
+    if there:
+        first["workspace"] += card.WORKSPACE
+    return first
 
 
 def _in_tiles(net: Net, shape: Shape, names: tuple[str, ...], tile: tuple[int, int]) -> dict[str, int]:

@@ -114,7 +114,7 @@ def _conv_back(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
 
 def _winograd(name: str, x_shape: Shape, window: Window, k: int, item: int) -> Price:
     n, c, (oh, ow) = x_shape[0], x_shape[3], window.out_size(*x_shape[1:3])
-    cut = Tiling(x_shape[1:3], c, k, window, len(winograd.TRANSFORMS[name].a))
+    cut = Tiling((x_shape[1], x_shape[2]), c, k, window, len(winograd.TRANSFORMS[name].a))
     m, p, y = cut.m, cut.p, item * n * oh * ow * k
     whole = item * n * cut.tiles * m * m * k
     if cut.in_blocks(n):

@@ -7,9 +7,10 @@ fits best.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import prod
+from types import ModuleType
 
 from minidnn.graph import Node
 from minidnn.kernels import Kernel
@@ -64,10 +65,14 @@ class Memory:
         piece.holders -= 1
         if piece.holders == 0:
             self.held[piece.kind] -= piece.nbytes
-            if piece.block is None:
-                self.system -= piece.nbytes
-            else:
-                piece.block.holders -= 1
+            self.gone(piece)
+
+    def gone(self, piece: Piece) -> None:
+        """Nobody holds it any more."""
+        if piece.block is None:
+            self.system -= piece.nbytes
+        else:
+            piece.block.holders -= 1
 
     def begin(self) -> None:
         """A new run: blocks that the last had no use for are let go."""
@@ -76,11 +81,16 @@ class Memory:
             block.is_used = False
 
     def look(self) -> None:
-        now = sum(block.nbytes for block in self.blocks) + self.system + self.prepared
+        now = self.nbytes + self.prepared
         if now > self.peak:
             kinds = {kind: self.held[kind] for kind in ("x", "aux", "dzdx")}
             beside = now - self.prepared - sum(kinds.values())
             self.peak, self.at_peak = now, {**kinds, "workspace": beside, "prepared": self.prepared}
+
+    @property
+    def nbytes(self) -> int:
+        """What the system has handed out."""
+        return sum(block.nbytes for block in self.blocks) + self.system
 
     def _block(self, need: int) -> Block:
         fits = [b for b in self.blocks if not b.holders and need <= b.nbytes <= need + need // 4 + SLACK]
@@ -96,12 +106,20 @@ class Rehearsal:
     """Steps of a net on images of one shape: forward to the targets, an objective, and back to the image."""
 
     def __init__(
-        self, net: Net, image_shape: Shape, targets: Collection[str], *, keep: str = "needed"
+        self,
+        net: Net,
+        image_shape: Shape,
+        targets: Collection[str],
+        *,
+        keep: str = "needed",
+        place: tuple[Memory, ModuleType] | None = None,
     ) -> None:
+        """`place` is its memory and its prices; those of the host if none is given."""
         self.net, self.targets = net, net.names_of(targets)
         self.shapes = net.shapes(image_shape, upto=self.targets)
         self.nodes = [node for node in net.nodes if node.name in self.shapes]
-        self.item, self.memory = net.dtype.itemsize, Memory()
+        self.item = net.dtype.itemsize
+        self.memory, self.prices = place or (Memory(), prices)
         self.keeps_all = keep == "all"
         self.x_kept, self.aux_kept = self._kept()
         self.x, self.aux, self.dzdx = dict[str, Piece](), dict[str, Piece](), dict[str, Piece]()
@@ -144,7 +162,7 @@ class Rehearsal:
             relu = self._relu_of(node)
             made = node if relu is None else relu
             how, x_shapes, y = self._asked(node)
-            price = prices.forward(node.layer, how, x_shapes, y, relu is not None, self.item)
+            price = self.prices.forward(node.layer, how, x_shapes, y, relu is not None, self.item)
             self.x[made.name] = self._run(node, price, "forward", self.x, node.inputs[0], "x")
             if price.aux:
                 self.aux[node.name] = memory.take("aux", price.aux, lent=True)
@@ -168,7 +186,7 @@ class Rehearsal:
             if node.name not in wanted or node.name not in self.dzdx:
                 continue
             how, x_shapes, y = self._asked(node)
-            price = prices.backward(node.layer, how, x_shapes, y, self.item)
+            price = self.prices.backward(node.layer, how, x_shapes, y, self.item)
             into = [name for name in node.inputs if name in wanted or name == self.net.input]
             part = self._run(node, price, "backward", self.dzdx, node.name, "dzdx")
             for name in into:
@@ -217,11 +235,3 @@ class Rehearsal:
         readers = [other for other in self.nodes if node.name in other.inputs]
         alone = len(readers) == 1 and type(readers[0].layer) is ReLU and node.name not in self.x_kept
         return readers[0] if alone and isinstance(node.layer, Conv) else None
-
-
-def peak(net: Net, image_shape: Shape, targets: Iterable[str], *, keep: str = "needed") -> dict[str, int]:
-    """Bytes at the worst moment of a step, by what they are for; blocks kept for the next are workspace."""
-    played = Rehearsal(net, image_shape, tuple(targets), keep=keep)
-    first = dict(played.step().at_peak)
-    first["workspace"] += played.step().peak - sum(first.values())
-    return first

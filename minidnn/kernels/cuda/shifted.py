@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from minidnn.arrays import Array, device_of, xp_of
+from minidnn.arrays import Array, xp_of
+from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.cuda.source import Kernel, ready
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
@@ -50,7 +51,15 @@ def fits(window: Window, groups: int) -> bool:
 
 
 def conv(
-    x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, *, relu: bool = False
+    x: Array,
+    w: Array,
+    b: Array | None,
+    window: Window,
+    groups: int,
+    mem: Mem,
+    *,
+    relu: bool = False,
+    factors: str = "",
 ) -> Array:
     """(N, H, W, C) → (N, oh, ow, K), as im2col.conv; with `relu`, max(y, 0)."""
     size, (top, _, left, _) = x.shape[1:3], window.pad
@@ -58,12 +67,12 @@ def conv(
     wide = fresh((*ground.shape[:3], w.shape[3]), x, mem)
     pixels, sums = _listed(ground), _listed(wide)
     for tap, (start, count) in enumerate(shifts(ground.shape, window)):
-        add_product(sums[:count], pixels[start : start + count], _taps(w)[tap], anew=tap == 0)
+        product(pixels[start : start + count], _taps(w)[tap], sums[:count], add=tap > 0, factors=factors)
     return cropped(wide, window.out_size(*size), (0, 0), b, relu, mem)
 
 
 def conv_backward(
-    dzdy: Array, w: Array, window: Window, x_shape: tuple[int, ...], groups: int, mem: Mem
+    dzdy: Array, w: Array, window: Window, x_shape: tuple[int, ...], groups: int, mem: Mem, factors: str = ""
 ) -> Array:
     """(N, oh, ow, K) → (N, H, W, C): each tap's share goes back as far as it came from."""
     _, h, width, c = x_shape
@@ -72,18 +81,18 @@ def conv_backward(
     ground.fill(0)
     pixels, grads = _listed(ground), _listed(wide)
     for tap, (start, count) in enumerate(shifts(ground.shape, window)):
-        add_product(pixels[start : start + count], grads[:count], _taps(w)[tap].T)
+        product(grads[:count], _taps(w)[tap].T, pixels[start : start + count], add=True, factors=factors)
     return cropped(ground, (h, width), (window.pad[0], window.pad[2]), None, False, mem)
 
 
-def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem) -> Array:
+def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem, factors: str = "") -> Array:
     """(kh, kw, C/groups, K): of each tap the product of the pixels under it with the gradients there."""
     (top, _, left, _), size = window.pad, window.padded_size(*x.shape[1:3])
     ground, wide = placed(x, size, (top, left), mem), placed(dzdy, size, (0, 0), mem)
     dzdw = xp_of(x).empty((*window.kernel, x.shape[3], dzdy.shape[3]), x.dtype)
     pixels, grads = _listed(ground), _listed(wide)
     for tap, (start, count) in enumerate(shifts(ground.shape, window)):
-        add_product(_taps(dzdw)[tap], pixels[start : start + count].T, grads[:count], anew=True)
+        product(pixels[start : start + count].T, grads[:count], _taps(dzdw)[tap], factors=factors)
     return dzdw
 
 
@@ -94,18 +103,6 @@ def shifts(shape: tuple[int, ...], window: Window) -> Iterator[tuple[int, int]]:
     for i in range(kh):
         for j in range(kw):
             yield i * dy * gw + j * dx, count
-
-
-def add_product(out: Array, a: Array, b: Array, *, anew: bool = False) -> None:
-    """out += a @ b, or with `anew` out = a @ b; on a card in one go (beta of BLAS is 1 or 0)."""
-    if device_of(out) == "cuda":
-        import cupy.cublas
-
-        cupy.cublas.gemm("N", "N", a, b, out=out, beta=0.0 if anew else 1.0)
-    elif anew:
-        xp_of(out, a, b).matmul(a, b, out=out)
-    else:
-        out += a @ b
 
 
 def placed(x: Array, size: tuple[int, int], corner: tuple[int, int], mem: Mem) -> Array:

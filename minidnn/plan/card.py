@@ -1,0 +1,125 @@
+"""What a step takes on a card: CuPy's pool by its own rules, and what our kernels for a card ask of it.
+
+Not counted is what the driver takes for itself before any array is there, some 300 to 600 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+from minidnn import layers as L
+from minidnn.arrays import device_of
+from minidnn.kernels.choice import Kernel
+from minidnn.kernels.cuda.blas import WORKSPACE
+from minidnn.layers.base import Layer, Shape, is_placeholder
+from minidnn.net import Net
+from minidnn.plan import prices
+from minidnn.plan.prices import Price
+from minidnn.plan.rehearsal import Memory, Piece
+
+UNIT = 512  # bytes: every request is rounded up to a multiple of it
+
+__all__ = ["WORKSPACE", "Pool", "backward", "forward", "is_on_card"]
+
+
+class Room(NamedTuple):
+    """Part of a segment, which is what the pool has from the driver."""
+
+    segment: int
+    start: int
+    nbytes: int
+
+
+@dataclass
+class Pool(Memory):
+    """The smallest free room that is large enough is taken, and what is left of it stays free; neighbours
+    that are free become one; what is not there is asked of the driver, which never gets it back.
+    """
+
+    segments: list[int] = field(default_factory=list)
+    free: list[Room] = field(default_factory=list)
+    lent: dict[Piece, Room] = field(default_factory=dict)
+
+    def take(self, kind: str, nbytes: int, *, lent: bool = False) -> Piece:
+        piece = Piece(nbytes, kind)
+        if nbytes:
+            self.lent[piece] = self._room(-(-nbytes // UNIT) * UNIT)
+        self.held[kind] += nbytes
+        self.look()
+        return piece
+
+    def gone(self, piece: Piece) -> None:
+        if piece.nbytes:
+            room = self.lent.pop(piece)
+            for other in [other for other in self.free if _touch(room, other)]:
+                self.free.remove(other)
+                room = Room(room.segment, min(room.start, other.start), room.nbytes + other.nbytes)
+            self.free.append(room)
+
+    def begin(self) -> None:
+        """It keeps all that it has."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.segments)
+
+    def _room(self, need: int) -> Room:
+        found = min((r for r in self.free if r.nbytes >= need), key=lambda r: r.nbytes, default=None)
+        if found is None:
+            self.segments.append(need)
+            return Room(len(self.segments), 0, need)
+        self.free.remove(found)
+        if found.nbytes > need:
+            self.free.append(Room(found.segment, found.start + need, found.nbytes - need))
+        return found._replace(nbytes=need)
+
+
+def _touch(a: Room, b: Room) -> bool:
+    return a.segment == b.segment and (a.start + a.nbytes == b.start or b.start + b.nbytes == a.start)
+
+
+def is_on_card(net: Net) -> bool:
+    """Whether its weights lie on a device."""
+    return any(device_of(array) != "cpu" for array in net.params.values() if not is_placeholder(array))
+
+
+def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: bool, item: int) -> Price:
+    """As `prices.forward`, where the two differ."""
+    x_shape = x_shapes[0]
+    if isinstance(layer, L.Conv) and _is_shifted(layer, how, x_shape):
+        ground, wide = _grounds(layer, x_shape, item)
+        is_padded = layer.window.padded_size(*x_shape[1:3]) != x_shape[1:3]
+        is_cropped = item * y != wide
+        return Price(item * y, lent=(ground,) * is_padded + (wide,) * is_cropped)
+    if isinstance(layer, L.Conv):
+        return prices._plain(layer, x_shape, relu, item)
+    if isinstance(layer, L.MaxPool):
+        return Price(item * y, aux=y * (1 if layer.window.taps <= 256 else 4))
+    return prices.forward(layer, how, x_shapes, y, relu, item)
+
+
+def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: int) -> Price:
+    """As `prices.backward`, likewise."""
+    x_shape = x_shapes[0]
+    if isinstance(layer, L.Conv) and _is_shifted(layer, how, x_shape):
+        ground, wide = _grounds(layer, x_shape, item)
+        is_cropped = layer.window.padded_size(*x_shape[1:3]) != x_shape[1:3]
+        return Price(item * prod(x_shape), lent=(wide,) * (item * y != wide) + (ground,) * is_cropped)
+    if isinstance(layer, L.Conv):
+        return prices._plain_back(layer, x_shape, item)
+    if isinstance(layer, L.MaxPool):
+        return Price(item * prod(x_shape))
+    return prices.backward(layer, how, x_shapes, y, item)
+
+
+def _is_shifted(layer: L.Conv, how: Kernel, x_shape: Shape) -> bool:
+    return how.algorithm(x_shape, layer.w, layer.window, layer.groups) == "shifted"
+
+
+def _grounds(layer: L.Conv, x_shape: Shape, item: int) -> tuple[int, int]:
+    """The padded images, and as many places with all outputs."""
+    places = x_shape[0] * prod(layer.window.padded_size(*x_shape[1:3]))
+    return item * places * x_shape[3], item * places * layer.out_channels
