@@ -23,6 +23,7 @@ from tests.caffewriter import blob
 from tests.longworker import ROOT
 from tests.mutations import Mutation
 from weights_tools import jobs, reading, writers
+from weights_tools.wiring import graph_text
 from weights_tools.writers import npz, safetensors
 
 DATA = Path(os.environ.get("MINIDNN_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -46,9 +47,12 @@ class Target(NamedTuple):
         if self.files[0].endswith(".binaryproto"):
             assert reading.mean_picture(paths[0]).ndim == 3
             return ""
+        if self.files[0].endswith(WIRINGS):
+            return converted(paths[1:], output, rng, has_read, str(paths[0]))
         return converted(paths, output, rng, has_read, self.arch)
 
 
+WIRINGS = (".json", ".wiring.prototxt")
 IMAGES = (".png", ".jpg", ".JPEG", ".gif", ".bmp", ".tiff", ".webp")
 
 
@@ -56,6 +60,7 @@ def converted(
     paths: list[Path], output: Path, rng: Random, has_read: Callable[[], object], arch: str | None
 ) -> str:
     options = {"arch": arch, "preprocessing": "none", "dtype": rng.choice(["float32"] * 7 + ["float16"])}
+    options["settings"] = {"activation": "relu", "pool": "max"} if arch == "lenet5" else {}
     job = {"do": "convert", "what": paths[0].name, "inputs": [str(path) for path in paths]}
     job |= {"output": str(output), "options": options}
     read, reading.read = reading.read, lambda *a, **k: (read(*a, **k), has_read())[0]
@@ -113,22 +118,29 @@ READERS: dict[str, list[Target]] = {
     "torch-legacy": [
         Target(mutations.in_pickle, ("pytorch/vgg19_small16x_e1_base.pth",), arch="vgg19"),
         Target(mutations.in_pickle, ("pytorch/vgg19_small16x_e2_base.pth",), arch="vgg19"),
-        Target(mutations.in_pickle, ("pytorch/lenet_mnist_cnn.pt",), 2),
+        Target(mutations.in_pickle, ("pytorch/lenet_mnist_cnn.pt",), 2, arch="lenet5"),
         Target(mutations.in_pickle, ("pytorch/resnet20-12fca82f.th",), 1),
     ],
     "torch-zip": [
-        Target(mutations.in_zip, ("made/small.pth",), 8),
+        Target(mutations.in_zip, ("made/small.pth",), 8, arch="lenet5"),
         Target(mutations.in_zip, ("squeezenet/squeezenet1_1_torchvision.pth",), 1),
     ],
     "lasagne": [
-        Target(mutations.in_pickle, ("made/small.params",), 8),
+        Target(mutations.in_pickle, ("made/small.params",), 8, arch="lenet5"),
         Target(mutations.in_pickle, ("squeezenet/squeezenet_v1.1_places365_lasagne.params",), 1),
     ],
     "safetensors": [
         Target(mutations.in_safetensors, ("safetensors/mnist_denograd.safetensors",)),
-        Target(mutations.in_safetensors, ("made/small.safetensors",)),
+        Target(mutations.in_safetensors, ("made/small.safetensors",), arch="lenet5"),
     ],
-    "npz": [Target(mutations.in_zip, ("made/small.npz",)), Target(mutations.in_head, ("made/one.npy",), 1)],
+    "npz": [
+        Target(mutations.in_zip, ("made/small.npz",), arch="lenet5"),
+        Target(mutations.in_head, ("made/one.npy",), 1),
+    ],
+    "wiring": [
+        Target(mutations.blind, ("made/small.json", "made/small.npz")),
+        Target(mutations.blind, ("made/small.wiring.prototxt", "made/small.npz")),
+    ],
     "minidnn": [
         Target(mutations.in_hdf5, ("made/small.h5",)),
         Target(mutations.in_hdf5, ("made/half.h5",), half=True),
@@ -211,6 +223,28 @@ def _made(name: str) -> bytes:
         return path.read_bytes()
 
 
+def _conv(name: str, reads: str, k: int) -> str:
+    said = f"convolution_param {{ num_output: {k} kernel_size: 5 }}"
+    return f'layer {{ name: "{name}" type: "Convolution" bottom: "{reads}" top: "{name}" {said} }}\n'
+
+
+def _pool(name: str, reads: str) -> str:
+    said = "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"
+    return f'layer {{ name: "{name}" type: "Pooling" bottom: "{reads}" top: "{name}" {said} }}\n'
+
+
+def _dense(name: str, reads: str, k: int) -> str:
+    said = f"inner_product_param {{ num_output: {k} }}"
+    return f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{reads}" top: "{name}" {said} }}\n'
+
+
+LENET5 = (
+    'input: "data"\ninput_shape { dim: 1 dim: 1 dim: 32 dim: 32 }\n'
+    + "".join([_conv("c1", "data", 6), _pool("s2", "c1"), _conv("c3", "s2", 16), _pool("s4", "c3")])
+    + "".join([_conv("c5", "s4", 120), _dense("f6", "c5", 84), _dense("output", "f6", 10)])
+)
+
+
 def _torch_arrays() -> dict[str, np.ndarray]:
     found = {}
     for name, array in _net().params.items():
@@ -288,6 +322,8 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "small73.mat": lambda path: _mat(path, "v7.3"),
     "small.npz": lambda path: npz.write(path, _net()),
     "small.safetensors": lambda path: safetensors.write(path, _net()),
+    "small.json": lambda path: path.write_text(graph_text(_net()), encoding="utf-8"),
+    "small.wiring.prototxt": lambda path: path.write_text(LENET5, encoding="utf-8"),
     "one.npy": lambda path: np.save(path, np.ones((3, 4, 5), "f4"), allow_pickle=False),
     "small.pth": _pth,
     "small.keras": _keras,

@@ -30,8 +30,7 @@ class Worker:
 
     def __init__(self, module: str, folder: Path, *, file_size: int = 8 << 20) -> None:
         self.folder = folder
-        memory = isolation.BASE_MEMORY + isolation.MEMORY_PER_BYTE * file_size
-        limits = {"memory": memory, "cpu_seconds": 3600, "file_size": memory}
+        limits = isolation.limits_of(file_size) | {"cpu_seconds": 3600}
         self.said = (folder / "said.txt").open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, "--behind", json.dumps(limits)],

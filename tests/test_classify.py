@@ -17,7 +17,7 @@ from minidnn.graph import Node
 from minidnn.images import Preprocess
 from minidnn.layers import Conv, GlobalAvgPool, Softmax
 from minidnn.net import Net
-from minidnn.weights.classes import class_names
+from minidnn.weights.classes import Classes, class_names, read_classes
 from minidnn.window import Window
 from weights_tools.convert import Options, convert
 
@@ -115,7 +115,7 @@ def test_names_of_classes_from_a_file(tmp_path):
     path.write_text("n01440764 tench, Tinca tinca\n\nn01443537 goldfish\nnot an id\n", encoding="utf-8")
     assert class_names(path) == ("tench, Tinca tinca", "goldfish", "not an id")
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FileFormatError, match="not a text file; give one name a line"):
+    with pytest.raises(FileFormatError, match="not a text file; give a name a line"):
         class_names(path)
     path.write_text("\n\n")
     with pytest.raises(FileFormatError, match="no names in it"):
@@ -124,6 +124,72 @@ def test_names_of_classes_from_a_file(tmp_path):
         FileFormatError, match=r"no such file with names of classes; did you mean 'names.txt'\?"
     ):
         class_names(tmp_path / "name.txt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n00000011 it's\nn00000022 a, b\nn00000033 c",
+        """{0: "it's", 1: 'a, b',\n 2: 'c'}""",
+        r"""{0: 'it\'s', 1: "a, b", 2: 'c',}""",
+        '{"0": ["n00000011", "it\'s"], "2": ["n00000033", "c"], "1": ["n00000022", "a, b"]}',
+        '["it\'s", "a, b", "c"]',
+    ],
+)
+def test_names_of_classes_come_in_the_forms_that_go_about(tmp_path, text):
+    (tmp_path / "names.txt").write_text(text, encoding="utf-8-sig")
+    found = read_classes(tmp_path / "names.txt")
+    assert found.names == ("it's", "a, b", "c")
+    assert found.ids == (("n00000011", "n00000022", "n00000033") if "n000" in text else ())
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("{0: __import__('os')}", r"neither JSON nor names by their numbers \(at \"0: __import__"),
+        ("{0: 'a' 1: 'b'}", "neither JSON nor names"),
+        ("{0: 'a', 2: 'b'}", "numbers or names are missing among its 2 entries"),
+        ("{0: 'a'", "neither JSON nor names"),
+        ("[" * 100_000, "neither JSON nor names"),
+        ("{0: '" + "\\" * 99_999, "neither JSON nor names"),
+        ('{"0": 7}', "numbers or names are missing"),
+        ("{}", "no names in it"),
+    ],
+)
+def test_what_only_looks_like_names_of_classes(tmp_path, text, words):
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(FileFormatError, match=words):
+        read_classes(tmp_path / "names.txt")
+
+
+def test_the_well_known_dictionary_says_the_same_as_the_words_of_the_synsets(data):
+    labels = data / "models/labels"
+    words, synsets = (read_classes(labels / f"{name}.txt") for name in FORMS)
+    assert len(words.names) == len(synsets.ids) == 1000
+    assert words.names[:2] == synsets.names[:2] and words.ids == ()
+    assert sum(a == b for a, b in zip(words.names, synsets.names, strict=True)) > 990
+
+
+FORMS = ("imagenet1000_clsidx_to_labels", "synset_words")
+
+
+def test_evaluate_knows_folders_by_the_identifiers_of_wordnet(capsys, photos, tmp_path):
+    ids = ("n02084071", "n01440764", "n01443537")
+    weights.save(tmp_path / "net.h5", colours(), class_ids=ids)
+    assert weights.Weights.open(tmp_path / "net.h5").class_ids == ids
+    for photo, folder in zip(photos, ids, strict=True):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        shutil.copy(photo, tmp_path / "set" / folder)
+    out = said(capsys, "evaluate", tmp_path / "set", "--net", tmp_path / "net.h5")
+    assert "3 photos of 3 classes" in out and "(0 of 3 wrong)" in out
+    weights.save(tmp_path / "silent.h5", colours())
+    err = said(capsys, "evaluate", tmp_path / "set", "--net", tmp_path / "silent.h5", code=2)
+    assert "n01440764 is an identifier of WordNet, and the net's file has none; give --classes" in err
+    (tmp_path / "names.txt").write_text("".join(f"{one} word\n" for one in ids))
+    named = ["--net", tmp_path / "silent.h5", "--classes", tmp_path / "names.txt"]
+    assert "(0 of 3 wrong)" in said(capsys, "evaluate", tmp_path / "set", *named)
+    with pytest.raises(UsageError, match="1 class_ids for 3 names of classes"):
+        weights.save(tmp_path / "net.h5", colours(), class_ids=["n02084071"])
 
 
 def test_grey_photos_to_a_net_of_colours_both_ways(photos, tmp_path):
@@ -237,18 +303,18 @@ def test_evaluate_takes_numbers_at_the_start_of_names_and_a_file_of_labels(capsy
 
 def test_evaluate_says_what_it_cannot_label(net, photos, tmp_path):
     with pytest.raises(UsageError, match=r"of which class\? Let its name begin with its class number"):
-        evaluate.labelled(tmp_path, None, NAMES)
+        evaluate.labelled(tmp_path, None, Classes(NAMES))
     (tmp_path / "set" / "bleu sky").mkdir(parents=True)
     shutil.copy(photos[0], tmp_path / "set" / "bleu sky")
     with pytest.raises(UsageError, match=r"no class 'bleu sky'; the net has .*; did you mean 'blue sky'\?"):
-        evaluate.labelled(tmp_path / "set", None, NAMES)
+        evaluate.labelled(tmp_path / "set", None, Classes(NAMES))
     with pytest.raises(UsageError, match="the net has no names at all: use numbers"):
-        evaluate.labelled(tmp_path / "set", None, ())
+        evaluate.labelled(tmp_path / "set", None, Classes(()))
     with pytest.raises(FileFormatError, match="no such folder"):
-        evaluate.labelled(tmp_path / "none", None, NAMES)
+        evaluate.labelled(tmp_path / "none", None, Classes(NAMES))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileFormatError, match="no photos in it"):
-        evaluate.labelled(tmp_path / "empty", None, NAMES)
+        evaluate.labelled(tmp_path / "empty", None, Classes(NAMES))
     with pytest.raises(
         UsageError, match="class number 7 among the labels, and the net has 3; name another --net"
     ):
@@ -269,7 +335,7 @@ def knows(data, out, files, top1, top5):
     files = [data / "models/squeezenet" / file for file in files]
     convert(files, out, Options(classes=str(data / "models/labels/synset_words.txt")), in_process=True)
     classifier = Classifier.from_file(str(out))
-    labels = evaluate.labelled(data / "datasets/imagenet_samples", None, classifier.names)
+    labels = evaluate.labelled(data / "datasets/imagenet_samples", None, Classes(classifier.names))
     found = evaluate.errors(classifier, labels)
     assert found["photos"] == 63
     assert 63 - found["top1_errors"] >= top1 and 63 - found["top5_errors"] >= top5

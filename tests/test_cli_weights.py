@@ -10,11 +10,15 @@ import sys
 import threading
 import time
 
+import h5py
 import numpy as np
 import pytest
 
 from minidnn import weights, zoo
 from minidnn.errors import DamagedFileError, OutputError, TooLargeError, UsageError
+from minidnn.images import Preprocess
+from tests.onnxwriter import model, node
+from tests.test_reader_onnx import WEIGHTS, outside
 from weights_tools import fetch as fetching
 from weights_tools import registry
 from weights_tools.cli import main
@@ -88,6 +92,59 @@ def test_calls_that_contradict_themselves(capsys, argv, words):
 def test_debug_shows_where_an_error_came_from():
     with pytest.raises(UsageError, match="name what to convert"):
         main(["--debug", "convert", "net.h5"])
+
+
+def test_a_folder_of_raw_files_is_converted_by_its_list(capsys, data, tmp_path):
+    folder = data / "models/inception_v3"
+    out = said(capsys, "convert", folder, tmp_path / "net.h5", "--in-process")
+    assert "net: inception-v3-stem: 92 layers, 3,437,856 parameters" in out
+    assert "as TensorFlow trained this net; the files do not say it" in out
+    wanted = zoo.get("inception-v3-stem", weights=folder)
+    assert weights.digest(weights.load(tmp_path / "net.h5")) == weights.digest(wanted)
+    (tmp_path / "MANIFEST.csv").write_text("file,bytes,sha256\n../a.dat,4,00\n")
+    err = said(capsys, "convert", tmp_path, tmp_path / "net.h5", "--force", code=4)
+    assert "line 2 names '../a.dat', not a plain file in its folder" in err
+
+
+# Export
+
+
+def test_export_is_done_behind_the_wall_and_says_what_it_changed(capsys, ours, tmp_path, monkeypatch):
+    grey = zoo.get("lenet", seed=1)
+    said_it = grey.with_nodes(grey.nodes, preprocess=Preprocess("GRAY", scale=1 / 256, size=(28, 28)))
+    weights.save(ours, said_it)
+    monkeypatch.setattr(weights, "load", None)  # the parent does not open it
+    out = said(capsys, "export", tmp_path / "net.mat", ours)
+    assert "wrote" in out and "8 layers" in out
+    assert "'conv1': its filters were multiplied by 0.00390625 (a power of two, so exactly)" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lenet.h5", "net.mat"]
+
+
+def test_export_is_for_ours_and_a_hostile_one_gets_a_sentence(capsys, lenet, tmp_path):
+    err = said(capsys, "export", tmp_path / "a.npz", lenet[1], code=2)
+    assert "Caffe weights; export is for ours, minidnn weights convert makes one" in err
+    with h5py.File(tmp_path / "evil.h5", "w") as file:
+        file.attrs["format"] = np.bytes_("minidnn-weights")
+        file["params"] = h5py.ExternalLink("/etc/passwd", "/")
+    err = said(capsys, "export", tmp_path / "a.npz", tmp_path / "evil.h5", code=3)
+    assert err.startswith("minidnn: ") and "evil.h5" in err
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_onnx_may_read_the_files_of_its_folder_if_it_is_told_so(capsys, tmp_path):
+    net = tmp_path / "model" / "net.onnx"
+    net.parent.mkdir()
+    net.write_bytes(model([node("Conv", "x w", "y")], [outside("w", location="w.bin")]))
+    (net.parent / "w.bin").write_bytes(WEIGHTS["w"].tobytes())
+    err = said(capsys, "inspect", net, code=4)
+    assert "let it read the files of its own folder: --allow-external" in err
+    assert "w 4x2x3x5" in said(capsys, "inspect", net, "--allow-external")
+    out = said(capsys, "convert", net, tmp_path / "net.h5", "--allow-external", "--preprocessing", "none")
+    assert "1 arrays came back" in out
+    assert said(capsys, "compare", net, tmp_path / "net.h5", "--allow-external").endswith("equal\n")
+    (net.parent / "w.bin").rename(tmp_path / "real.bin")
+    (net.parent / "w.bin").symlink_to(tmp_path / "real.bin")
+    assert "cannot be opened as a plain file" in said(capsys, "inspect", net, "--allow-external", code=4)
 
 
 # Look
@@ -256,10 +313,12 @@ def server(content):
 
 
 @pytest.fixture
-def published(monkeypatch, server, content, tmp_path):
+def published(monkeypatch, server, content, tmp_path, request):
     """A file of the registry that lies on our server."""
     monkeypatch.setenv("MINIDNN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    if "pooch" not in request.node.name:  # which tests what there is without it
+        monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None)
 
     def put(place, *, hash=None, beside=None):
         kind = hash or f"md5:{hashlib.md5(content).hexdigest()}"
@@ -313,7 +372,55 @@ def test_without_a_network_it_says_where_to_put_the_file(capsys, published, monk
 
 def test_fetch_without_a_name_lists_what_there_is(capsys):
     out = said(capsys, "fetch")
-    assert "vgg16-torchvision" in out and len(out.splitlines()) == len(FILES)
+    assert out.startswith(
+        f"they go to {fetching.home()}, or where MINIDNN_HOME says; offline, put them there"
+    )
+    assert "vgg16-torchvision" in out and len(out.splitlines()) == 1 + len(FILES)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+def test_a_full_disk_is_told(capsys, published, tmp_path):
+    published("net.h5")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "net.h5.part").symlink_to("/dev/full")
+    err = said(capsys, "fetch", "ours", code=6)
+    assert "No space left on device; free some space or set MINIDNN_HOME" in err
+
+
+def test_what_was_fetched_says_what_is_next(capsys, published, content, tmp_path, monkeypatch):
+    published("net.h5")
+    place = tmp_path / "home" / "net.h5"
+    assert f"next: minidnn weights convert {place} ours.h5" in said(capsys, "fetch", "ours")
+    monkeypatch.setitem(FILES, "ours", FILES["ours"]._replace(hash=None))
+    out = said(capsys, "fetch", "ours")
+    assert f"cannot be checked; its sha256 is {hashlib.sha256(content).hexdigest()}" in out
+    monkeypatch.setitem(FILES, "ours", FILES["ours"]._replace(is_weights=False))
+    assert f"convert, classify or evaluate: --classes {place}" in said(capsys, "fetch", "ours")
+
+
+def test_pooch_begins_where_it_is_installed_and_we_go_on(server, published, content):
+    pytest.importorskip("pooch")
+    published("cut")
+    with pytest.raises(OutputError, match="bytes are kept, say it again to go on"):
+        fetch("ours")
+    [path] = fetch("ours")
+    assert path.read_bytes() == content
+    assert [place for place, _ in server[1]] == ["/cut", "/cut"] and server[1][1][1] > 0
+    published("none")
+    with pytest.raises(OutputError, match=r"404.*; or fetch it by other means and put it to .*none"):
+        fetch("ours")
+
+
+def test_what_pooch_brings_has_a_limit_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "MAX_BYTES", 5)
+    seen = []
+    with (tmp_path / "part").open("wb") as file:
+        counted = fetching.Counted(file, "http://there", lambda done, total: seen.append(done))
+        counted.write(b"1234")
+        counted.flush()
+        with pytest.raises(TooLargeError, match="http://there: more than 5 bytes"):
+            counted.write(b"56")
+    assert seen == [4] and (tmp_path / "part").read_bytes() == b"1234"
 
 
 def test_home_is_where_the_user_says_or_in_the_cache(monkeypatch, tmp_path):
@@ -327,7 +434,7 @@ def test_home_is_where_the_user_says_or_in_the_cache(monkeypatch, tmp_path):
 
 def test_every_hash_is_one_and_every_file_has_a_name():
     for published in registry.FILES.values():
-        assert published.file.endswith((".h5", ".pth", ".mat", ".caffemodel"))
+        assert published.file.endswith((".h5", ".pth", ".mat", ".caffemodel", ".json"))
         if published.hash is not None:
             kind, _, digits = published.hash.partition(":")
             assert len(digits) == {"md5": 32, "sha1": 40, "sha256": 8}[kind] and int(digits, 16)

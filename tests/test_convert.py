@@ -363,6 +363,8 @@ def test_a_mean_picture_is_cut_to_what_the_net_sees(rng):
     preprocess = conventions.with_mean_picture(Preprocess("BGR", size=(8, 6)), picture)
     np.testing.assert_array_equal(preprocess.mean, picture[2:10, 2:8])
     assert preprocess.resize == 10
+    scaled = conventions.with_mean_picture(Preprocess("BGR", scale=0.25, size=(8, 6)), picture)
+    np.testing.assert_array_equal(scaled.mean, picture[2:10, 2:8] / 4, "Caffe subtracts first")
     with pytest.raises(ShapeError, match="the net sees"):
         conventions.with_mean_picture(Preprocess(size=(14, 6)), picture)
     with pytest.raises(ShapeError, match=r"wanted \(h, w, 1\)"):

@@ -40,7 +40,8 @@ def out(tmp_path):
 
 def command(foreign: Path, out: Path, *more: str) -> list[str]:
     begin = [sys.executable, "-B", "-m", "weights_tools", "convert", str(foreign), str(out), "--force"]
-    return [*begin, "--preprocessing", "none", *more]
+    said = ["--arch", "lenet5", "--set", "activation=tanh", "--set", "pool=mean"]
+    return [*begin, *said, "--preprocessing", "none", *more]
 
 
 def started(*args: object) -> subprocess.Popen:

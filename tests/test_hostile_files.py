@@ -123,7 +123,7 @@ if os.name == "posix":
 
 @case(6, None, preprocessing="none")
 def an_archive_called_h5(folder):
-    npz.write(folder / "a.npz", zoo.get("lenet5", seed=0))
+    npz.write(folder / "a.npz", zoo.get("cifar-quick", seed=0))
     return (folder / "a.npz").rename(folder / "a.h5")
 
 

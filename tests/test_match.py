@@ -11,8 +11,9 @@ from minidnn.graph import Node
 from minidnn.layers import FC, Concat, Conv, Dropout, Flatten, MaxPool, ReLU, Softmax
 from minidnn.net import Net
 from minidnn.window import Window
+from weights_tools.fitting import shaped
 from weights_tools.foreign import Foreign
-from weights_tools.match import matched, shaped
+from weights_tools.match import matched
 from weights_tools.naming import storable
 
 
@@ -99,15 +100,42 @@ def test_a_net_that_was_trained_further_brings_its_own_number_of_answers(name):
         assert "of 7 answers: such a net was trained further" in match.steps[-1]
 
 
-def test_lenet5_is_said_to_be_built_in_many_ways():
-    assert "with tanh and mean pools" in matched(bare(zoo.get("lenet5", seed=0))).warnings[0]
+def test_arrays_of_lenet5_do_not_say_how_it_is_built_so_it_asks():
+    lenet5 = bare(zoo.get("lenet5", seed=0))
+    words = (
+        r"do not say with which activation and pool it was trained; say it: --arch lenet5 --set activation"
+    )
+    for arch in (None, "lenet5"):
+        with pytest.raises(UsageError, match=words):
+            matched(lenet5, arch)
+    with pytest.raises(UsageError, match="do not say with which activation it was trained"):
+        matched(lenet5, "lenet5", {"pool": "max"})
+    match = matched(lenet5, "lenet5", {"pool": "max", "activation": "relu"})
+    assert match.net.names[1:4] == ("c1", "c1/relu", "s2")
+    assert isinstance(match.net.node("s2").layer, MaxPool)
+    assert match.steps[-1] == "lenet5 with pool=max, activation=relu, as --set says"
+
+
+def test_a_net_of_the_zoo_takes_its_options_from_set():
+    places = bare(zoo.get("googlenet", seed=0, classes=7))
+    match = matched(places, "googlenet", {"classes": "7", "dropout": "true"})
+    assert match.net.node("loss3/classifier").layer.out_channels == 7
+    for settings, words in [
+        ({"clases": "7"}, "no option 'clases'.* did you mean 'classes'"),
+        ({"classes": "seven"}, "--set classes=seven: a whole number is wanted"),
+        ({"dropout": "1"}, "--set dropout=1: true or false is wanted"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            matched(places, "googlenet", settings)
+    with pytest.raises(UsageError, match="--set wants to know of which net"):
+        matched(places, None, {"classes": "7"})
 
 
 def test_what_fits_nothing_is_not_sent_in_a_circle():
     wrong = bare(zoo.get("lenet", seed=0))
     wrong.layers["layer2"]["w"] = np.zeros((5, 5, 20, 51), "float32")
     for asked in (None, "lenet"):
-        with pytest.raises(MismatchError, match="export it as ONNX, and convert that"):
+        with pytest.raises(MismatchError, match="give a prototxt of it, --arch FILE, or export it as ONNX"):
             matched(wrong, asked)
 
 
@@ -117,7 +145,7 @@ def test_another_net_than_the_one_asked_for_is_refused():
     resnet = bare(zoo.get("resnet20", seed=0))
     with pytest.raises(MismatchError, match=r"not vgg19: 'layer1' holds"):
         matched(resnet, "vgg19")
-    with pytest.raises(UsageError, match=r"no net 'lenett'.*did you mean 'lenet"):
+    with pytest.raises(UsageError, match=r"--arch lenett: no net of the zoo.*did you mean 'lenet"):
         matched(bare(zoo.get("lenet", seed=0)), "lenett")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 
 import numpy as np
 import pytest
@@ -476,21 +475,17 @@ def test_layers_that_share_a_name_or_have_a_reserved_one_are_renamed(rng, model)
     assert found.warnings[0] == "the name 'data' is taken: the later layer is 'data_1'"
 
 
-# Means and classes
+# Means
 
 
-def test_a_mean_image_is_turned_and_its_middle_taken(rng, model, tmp_path):
+def test_a_mean_image_is_turned(rng, model, tmp_path):
     picture = distinct(rng, (1, 3, 12, 13))
     for style in ["shape", "legacy", "double"]:
         (tmp_path / "mean.binaryproto").write_bytes(caffe.blob(picture, style=style))
         mean = read_mean(tmp_path / "mean.binaryproto")
         np.testing.assert_allclose(mean, picture[0].transpose(1, 2, 0), rtol=1e-6)
-    path = model(one(conv("conv", "data", rng, 4, 3), h=10, w=7))
-    found = read(path, mean=tmp_path / "mean.binaryproto")
-    np.testing.assert_array_equal(found.preprocess.mean, mean[1:11, 3:10])
-    assert (found.channel_order, found.preprocess.size) == ("BGR", (10, 7))
-    assert read(path, mean=[104, 117, 123]).preprocess.mean == (104, 117, 123)
-    assert read(path).preprocess is None and "give the mean" in read(path).warnings[0]
+    found = read(model(one(conv("conv", "data", rng, 4, 3), h=10, w=7)))
+    assert found.preprocess is None and "give the mean" in found.warnings[0]
 
 
 def test_a_mean_in_another_file_is_named_and_never_opened(rng, model):
@@ -503,30 +498,24 @@ def test_a_mean_in_another_file_is_named_and_never_opened(rng, model):
     assert "its mean image is in another file, 'mean.binaryproto': give that as the mean" in found.warnings
 
 
-@pytest.mark.parametrize(
-    ("mean", "words"),
-    [
-        ([1.0, 2.0], "the mean has 2 channels, images have 3"),
-        (np.zeros((9, 12, 3)), "a mean image of 9x12, images are 11x8"),
-        (np.zeros((2, 2)), "a mean of shape \\(2, 2\\), expected finite numbers"),
-        ([math.nan], "expected finite numbers"),
-    ],
-)
-def test_a_mean_that_does_not_fit_is_refused(rng, model, mean, words):
-    with pytest.raises(MismatchError, match=words):
-        read(model(one(conv("conv", "data", rng, 4, 3))), mean=mean)
+def test_the_scale_beside_a_mean_image_is_told(rng, model):
+    transform = {"mean_file": "mean.binaryproto", "crop_size": 9, "scale": 0.25}
+    net = caffe.net(
+        layer("d", "Data", top="data", transform_param=transform), conv("conv", "data", rng, 4, 3)
+    )
+    assert read(model(net)).hints["scale"] == 0.25
+
+
+def test_a_mean_that_does_not_fit_is_refused(rng, model):
+    transform = {"mean_value": [1.0, 2.0], "crop_size": 9}
+    net = caffe.net(
+        layer("d", "Data", top="data", transform_param=transform), conv("conv", "data", rng, 4, 3)
+    )
+    with pytest.raises(MismatchError, match="the mean has 2 channels, images have 3"):
+        read(model(net))
 
 
 def test_a_mean_file_that_holds_no_image_is_refused(tmp_path):
     (tmp_path / "m").write_bytes(caffe.blob(np.zeros((2, 3, 4, 5))))
     with pytest.raises(MismatchError, match=r"shape \(2, 3, 4, 5\), expected one image"):
         read_mean(tmp_path / "m")
-
-
-def test_classes_come_from_a_list_or_from_lines(rng, model, data, tmp_path):
-    path = model(one(conv("conv", "data", rng, 2, 3)))
-    assert read(path, classes=["cat", "dog"]).classes == ("cat", "dog")
-    (tmp_path / "words").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")
-    assert read(path, classes=tmp_path / "words").net.classes == ("tench, Tinca tinca", "goldfish")
-    with pytest.raises(MismatchError, match="1,000 classes, the net tells 2 apart"):
-        read(path, classes=data / "models" / "labels" / "synset_words.txt")

@@ -97,7 +97,7 @@ def test_who_takes_too_long_is_stopped(job, folder, limits, at_its_start):
 @posix
 def test_memory_time_and_files_have_a_limit(job, folder, limits, tmp_path):
     with pytest.raises((ConverterCrashed, TooLargeError)):
-        run_job(job, folder, limits | {"memory": 100 << 20})
+        run_job(job, folder, limits | {"memory": 30 << 20})
     (folder / "answer.json").unlink(missing_ok=True)
     out = {"do": "convert", "output": str(folder / "net.h5"), "options": {"preprocessing": "none"}}
     with pytest.raises(OutputError, match="File too large"):
@@ -134,7 +134,7 @@ def test_limits_grow_with_the_files(tmp_path):
     with path.open("wb") as file:
         file.truncate(100 << 20)
     small, large = limits_for([]), limits_for([path, path])
-    assert large["memory"] - small["memory"] == 4 * (200 << 20)
+    assert large["memory"] - small["memory"] == 2 * (200 << 20)
     assert large["cpu_seconds"] - small["cpu_seconds"] == 400
 
 

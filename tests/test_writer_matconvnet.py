@@ -28,6 +28,7 @@ from minidnn.layers import (
     ReLU,
     Sigmoid,
     Softmax,
+    Tanh,
 )
 from minidnn.net import Net, Node
 from minidnn.window import Window
@@ -237,11 +238,52 @@ def test_other_conventions_for_pictures_are_worked_into_the_first_filters(tmp_pa
     np.testing.assert_allclose(output(found, found.preprocess.to_net(pixels)), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_was_done_to_the_filters_is_said_and_comes_back_to_the_last_bit_where_it_can(tmp_path, rng):
+    def pair(**how):
+        own = Preprocess(size=(8, 9), **how)
+        layers = {"conv1": Conv.random(rng, (3, 2), own.channels, 4)}
+        net = Net.chain(layers, input_shape=(8, 9, own.channels), preprocess=own)
+        remarks = writer.write(tmp_path / "a.mat", net)
+        return net.params["conv1/w"], reader.read(tmp_path / "a.mat").net, remarks
+
+    w, found, remarks = pair(order="RGB", mean=(1.5, 2.5, 3.5))
+    np.testing.assert_array_equal(found.params["conv1/w"], w)
+    assert (remarks, found.preprocess.mean) == ([], (1.5, 2.5, 3.5))
+    w, found, remarks = pair(order="BGR", mean=(103.939, 116.779, 123.68))
+    np.testing.assert_array_equal(found.params["conv1/w"], w[:, :, ::-1])
+    assert remarks == ["'conv1': the channels of its filters were turned round, from BGR to RGB"]
+    assert found.preprocess.mean == (123.68, 116.779, 103.939)
+    w, found, remarks = pair(order="GRAY", scale=1 / 256, mean=(0.25,))  # as Caffe's LeNet has it
+    np.testing.assert_array_equal(found.params["conv1/w"] * 256, w)
+    assert found.preprocess.mean == (64.0,)
+    assert "multiplied by 0.00390625 (a power of two, so exactly), for MatConvNet subtracts" in remarks[0]
+    w, found, remarks = pair(order="GRAY", scale=1 / 255)
+    np.testing.assert_array_max_ulp(found.params["conv1/w"], (w / np.float64(255)).astype("f4"), 1)
+    assert "multiplied by 0.00392157 (rounded once)" in remarks[0]
+
+
 def test_only_filters_can_take_another_convention_on(tmp_path, rng):
     own = Preprocess("BGR", mean=(1, 2, 3), size=(8, 9))
     layers = {"relu0": ReLU(), "conv1": Conv.random(rng, 3, 3, 4)}
-    with pytest.raises(UnsupportedError, match="'relu0' is a ReLU that reads pictures as another convention"):
+    with pytest.raises(UnsupportedError, match=r"no pictures but RGB from 0 to 255, .* read \(relu0: ReLU\)"):
         writer.write(tmp_path / "a.mat", Net.chain(layers, input_shape=(8, 9, 3), preprocess=own))
+
+
+def test_all_layers_that_cannot_read_its_pictures_are_told_at_once_with_what_else_it_lacks(tmp_path, rng):
+    """As a denoiser takes the noise off the picture itself."""
+    nodes = [
+        Node("conv", Conv.random(rng, 3, 1, 1, pad=1), ("data",)),
+        Node("tanh", Tanh(), ("conv",)),
+        Node("clean", Add(), ("data", "tanh")),
+        Node("both", Concat(), ("clean", "data")),
+    ]
+    in_units = Net(nodes, input_shape=(8, 9, 1), preprocess=Preprocess("GRAY", scale=1 / 255))
+    words = r"no Tanh \(tanh\); no pictures but .* \(clean: Add, both: Concat\); cut the net"
+    with pytest.raises(UnsupportedError, match=words):
+        writer.write(tmp_path / "a.mat", in_units)
+    nodes[1] = Node("tanh", Sigmoid(), ("conv",))
+    as_they_are = Net(nodes, input_shape=(8, 9, 1), preprocess=Preprocess("GRAY", mean=(7,), size=(8, 9)))
+    assert_same(written(tmp_path, as_they_are), as_they_are, rng)
 
 
 # What it has not

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-MIB = 1 << 20
+from weights_tools import room
 
 
 def limit(limits: dict[str, int]) -> None:
@@ -21,8 +21,9 @@ def limit(limits: dict[str, int]) -> None:
         import resource
     except ImportError:
         return
+    room.limited(limits["memory"], limits["memory_for_halves"])
     wanted = {
-        resource.RLIMIT_AS: limits["memory"],
+        resource.RLIMIT_AS: limits["address_space"],
         resource.RLIMIT_CPU: limits["cpu_seconds"],
         resource.RLIMIT_FSIZE: limits["file_size"],
         resource.RLIMIT_CORE: 0,

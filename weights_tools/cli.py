@@ -13,16 +13,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minidnn import weights, zoo
+from minidnn import zoo
 from minidnn.errors import MinidnnError, UsageError
+from minidnn.files import replacing
 from weights_tools import conventions, isolation, jobs
-from weights_tools.convert import Options, convert, is_there
-from weights_tools.detect import opened
-from weights_tools.fetch import fetch
+from weights_tools.convert import Options, convert
+from weights_tools.detect import listed, opened
+from weights_tools.fetch import fetch, home
+from weights_tools.placing import check_may_write, check_output, done_in, folder_beside
 from weights_tools.registry import FILES
-from weights_tools.writers import matconvnet, npz, safetensors
+from weights_tools.report import sha256
 
-WRITERS = {".mat": matconvnet.write, ".safetensors": safetensors.write, ".npz": npz.write}
+EXTERNAL = "read tensors of ONNX that lie in other files of the same folder"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    *inputs, output = map(Path, args.files)
+    *given, output = map(Path, args.files)
+    inputs = [listed(path) for path in given]
     if not inputs:
         raise UsageError(f"{output}: name what to convert, and then the file to write: convert IN… OUT.h5")
     options = Options(
         arch=args.arch,
+        settings=_settings(args.set),
         classes=args.classes,
         preprocessing=args.preprocessing,
         mean=args.mean,
@@ -59,8 +63,9 @@ def _convert(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         to_rgb=args.to_rgb,
         grey=args.grey,
+        allow_external=args.allow_external,
     )
-    _check_may_write(output, forced=args.force)
+    check_may_write(output, forced=args.force)
     report = Path(args.report) if args.report else output.with_suffix(".report.txt")
     text = convert(inputs, output, options, in_process=args.in_process, report=report)
     for title in ("net", "preprocessing", "self-test", "warnings"):
@@ -69,29 +74,33 @@ def _convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_may_write(output: Path, *, forced: bool) -> None:
-    if is_there(output) and not forced:
-        raise UsageError(f"{output}: is there already; --force writes over it, in one instant")
-
-
 def _section(report: str, title: str) -> str:
     found = re.search(rf"^{title}\n((?:  .*\n)+)", report, re.MULTILINE)
     return found[1].strip().replace("\n  ", f"\n{' ' * (len(title) + 2)}") if found else "nothing"
 
 
-def _behind_the_wall(what: str, files: Sequence[str], *, in_process: bool) -> dict[str, Any]:
-    paths = [Path(file) for file in files]
+def _behind_the_wall(what: str, files: Sequence[str], *, in_process: bool, **more: Any) -> dict[str, Any]:
+    paths = [listed(Path(file)) for file in files]
     for path in paths:
         opened(path)
-    job = {"do": what, "what": ", ".join(files), "inputs": [str(path.resolve()) for path in paths]}
+    job = {"do": what, "what": ", ".join(files), "inputs": [str(path.resolve()) for path in paths], **more}
     if in_process:
         return jobs.do(job)
     with tempfile.TemporaryDirectory(prefix="minidnn-") as folder:
-        return isolation.run_job(job, Path(folder), isolation.limits_for(paths))
+        limits = isolation.limits_for(paths, and_beside=more.get("allow_external", False))
+        return isolation.run_job(job, Path(folder), limits)
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    print(_behind_the_wall("inspect", args.files, in_process=args.in_process)["text"])
+    if args.graph is not None:
+        check_output(Path(args.graph), [listed(Path(file)) for file in args.files], forced=args.force)
+    how = {"graph": args.graph is not None, "allow_external": args.allow_external}
+    found = _behind_the_wall("inspect", args.files, in_process=args.in_process, **how)
+    print(found["text"])
+    if args.graph is not None:
+        with replacing(args.graph) as partial:
+            partial.write_text(found["graph"], encoding="utf-8", newline="\n")
+        print(f"wrote {args.graph}: how it is wired")
 
 
 def _verify(args: argparse.Namespace) -> None:
@@ -100,29 +109,38 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    found = _behind_the_wall("compare", [args.first, args.second], in_process=args.in_process)
+    how = {"allow_external": args.allow_external}
+    found = _behind_the_wall("compare", [args.first, args.second], in_process=args.in_process, **how)
     print(found["text"])
     return 0 if found["equal"] else 1
 
 
 def _export(args: argparse.Namespace) -> None:
-    output = Path(args.output)
-    if output.suffix.lower() not in WRITERS:
-        raise UsageError(
-            f"{output}: cannot write {output.suffix or 'no ending'!r}; end in {', '.join(WRITERS)}"
-        )
-    opened(args.input)
-    if is_there(output):
-        if output.samefile(args.input):
-            raise UsageError(f"{output}: would overwrite what it is made from; name another output")
-        _check_may_write(output, forced=args.force)
-    net = weights.load(args.input)
-    WRITERS[output.suffix.lower()](output, net)
-    print(f"wrote {output}: {len(net.nodes)} layers, {output.stat().st_size:,} bytes")
+    output, source = Path(args.output), Path(args.input)
+    ending = output.suffix.lower()
+    if ending not in jobs.WRITERS:
+        known = ", ".join(jobs.WRITERS)
+        raise UsageError(f"{output}: cannot write {output.suffix or 'no ending'!r}; end in {known}")
+    check_output(output, [source], forced=args.force)
+    with folder_beside(output, [source]) as folder:
+        made_there = folder / f"net{ending}"
+        job = {
+            "do": "export",
+            "what": args.input,
+            "inputs": [str(source.resolve())],
+            "output": str(made_there),
+        }
+        found = done_in(folder, job, output, None if args.in_process else isolation.limits_for([source]))
+        with replacing(output) as partial:
+            made_there.replace(partial)
+    print(f"wrote {output}: {found['layers']} layers, {output.stat().st_size:,} bytes")
+    if found["text"]:
+        print(found["text"])
 
 
 def _fetch(args: argparse.Namespace) -> None:
     if args.name is None:
+        print(f"they go to {home()}, or where MINIDNN_HOME says; offline, put them there by hand")
         for name, published in FILES.items():
             print(f"{name:<26} {published.words}")
         return
@@ -133,11 +151,24 @@ def _fetch(args: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         paths = fetch(args.name, progress=show)
+    published = FILES[args.name]
     print("there is " + " and ".join(map(str, paths)))
-    if FILES[args.name].hash is None:
-        print("its publisher states no hash: whether it came as it was published cannot be checked")
-    files, options = " ".join(map(str, paths)), FILES[args.name].options
-    print(f"next: minidnn weights convert {files} {args.name}.h5{options}")
+    if published.hash is None:
+        what = "its publisher states no hash: whether it came as it was published cannot be checked"
+        print(f"{what}; its sha256 is {sha256(paths[0])}")
+    if not published.is_weights:
+        print(f"next: name it to convert, classify or evaluate: --classes {paths[0]}")
+        return
+    print(f"next: minidnn weights convert {' '.join(map(str, paths))} {args.name}.h5{published.options}")
+
+
+def _settings(words: Sequence[str]) -> dict[str, str]:
+    """["pool=max", ...] as a dict."""
+    wrong = [one for one in words if not re.fullmatch(r"[\w-]+=.+", one)]
+    if wrong:
+        raise UsageError(f"--set {wrong[0]}: give it as name=value, e.g. --set pool=max")
+    pairs = (one.partition("=") for one in words)
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -187,15 +218,21 @@ def _parser() -> argparse.ArgumentParser:
     ]
     for sub in looking:
         sub.add_argument("files", nargs="+", metavar="FILE")
+    looking[0].add_argument("--graph", metavar="OUT.json", help="write how its net is wired, for --arch")
+    looking[0].add_argument("--force", action="store_true", help="write over OUT.json")
     sub = command(
         "compare", _compare, "the weights of two files of any kind, layer by layer; exit code 1 if not equal"
     )
     sub.add_argument("first", metavar="A")
     sub.add_argument("second", metavar="B")
-    for looker in [*looking, sub]:
-        looker.add_argument("--in-process", action="store_true", help="without the wall, to find errors")
-    sub = command("export", _export, f"a file of ours into one of {', '.join(WRITERS)}")
-    sub.add_argument("output", metavar="OUT", help=f"ends in {', '.join(WRITERS)}")
+    for looker in [looking[0], sub]:
+        looker.add_argument("--allow-external", action="store_true", help=EXTERNAL)
+    endings = ", ".join(jobs.WRITERS)
+    export = command("export", _export, f"a file of ours into one of {endings}")
+    for walled in [*looking, sub, export]:
+        walled.add_argument("--in-process", action="store_true", help="without the wall, to find errors")
+    sub = export
+    sub.add_argument("output", metavar="OUT", help=f"ends in {endings}")
     sub.add_argument("input", metavar="IN.h5")
     sub.add_argument("--force", action="store_true", help="write over OUT")
     sub = command("fetch", _fetch, "published weights from the web; without a name, what there is")
@@ -207,7 +244,10 @@ def _convert_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "files", nargs="+", metavar="FILE", help="what to convert (of Caffe the prototxt too), and OUT.h5"
     )
-    sub.add_argument("--arch", metavar="NET", help=f"the net that it is: {', '.join(zoo.NETS)}")
+    arch = f"the net that it is: {', '.join(zoo.NETS)}; or a prototxt or JSON that wires it"
+    sub.add_argument("--arch", metavar="NET", help=arch)
+    option = "an option of that net, e.g. --arch lenet5 --set pool=max"
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=option)
     sub.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
     sub.add_argument(
         "--preprocessing",
@@ -221,6 +261,7 @@ def _convert_arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--to-rgb", action="store_true", help="turn a net of BGR into one of RGB")
     sub.add_argument("--grey", action="store_true", help="sum the first filters: a net for grey pictures")
+    sub.add_argument("--allow-external", action="store_true", help=EXTERNAL)
     sub.add_argument("--report", metavar="FILE", help="where the report goes (OUT.report.txt)")
     sub.add_argument("--force", action="store_true", help="write over OUT.h5")
     sub.add_argument("--in-process", action="store_true", help="without the wall, to find errors")

@@ -100,16 +100,18 @@ def chosen(
         if foreign.format.startswith(start) and arch in nets and answers_of(net) == PUBLISHED_ANSWERS:
             return _preset(preset, net, f"so all published {arch} files of {start} want it")
     if has_mean_picture and foreign.format.startswith("Caffe"):
-        return _beside_a_mean_picture(net, arch)
+        return _beside_a_mean_picture(net, arch, foreign.hints.get("scale", 1.0))
     raise UsageError(_asking(foreign.format, channels_of(net)))
 
 
-def _beside_a_mean_picture(net: Net, arch: str | None) -> Choice:
+def _beside_a_mean_picture(net: Net, arch: str | None, scale: float) -> Choice:
     """Its mean is known; the order of its channels too, for grey nets and those of ImageNet."""
     if channels_of(net) == 1:
-        return Choice(sized(Preprocess("GRAY"), net), "grey, for the net reads one channel")
+        return Choice(sized(Preprocess("GRAY", scale=scale), net), "grey, for the net reads one channel")
     if arch in CAFFES | VGGS:
-        return Choice(sized(Preprocess("BGR"), net), f"BGR, as Caffe's tools write pictures for {arch}")
+        return Choice(
+            sized(Preprocess("BGR", scale=scale), net), f"BGR, as Caffe's tools write pictures for {arch}"
+        )
     what = (
         "--mean says what is subtracted, not in which order the channels are (those of CIFAR are red, green, "
     )
@@ -128,6 +130,8 @@ def _as_the_file_says(preprocess: Preprocess, format: str) -> Choice:
     """
     if format == "minidnn file":
         return Choice(preprocess, "as it stood in the file of ours")
+    if format == "raw float32":
+        return Choice(preprocess, "as TensorFlow trained this net; the files do not say it")
     if format.startswith("Lasagne"):
         return Choice(preprocess, "found out from the numbers of this published file, which does not say it")
     why = f"the {format} file says so"
@@ -256,7 +260,8 @@ def from_settings(settings: Mapping[str, Any], where: str) -> Preprocess:
 def with_mean_picture(preprocess: Preprocess, picture: np.ndarray) -> Preprocess:
     """The mean picture (H, W, C) of Caffe in the place of the mean, its middle cut to the net's size.
 
-    So Caffe does it too: pictures get the size of the mean, and then both are cut.
+    So Caffe does it too: pictures get the size of the mean, then both are cut; it subtracts first and scales
+    then, so the mean is in the numbers of the pixels.
     """
     if picture.ndim != 3 or picture.shape[2] != preprocess.channels:
         wanted = f"wanted (h, w, {preprocess.channels})"
@@ -266,6 +271,7 @@ def with_mean_picture(preprocess: Preprocess, picture: np.ndarray) -> Preprocess
     if top < 0 or left < 0:
         advice = "give a smaller --input-size, or another --mean"
         raise ShapeError(f"the mean picture is {picture.shape[:2]}, the net sees {(h, w)}; {advice}")
-    mean = np.ascontiguousarray(picture[top : top + h, left : left + w], np.float32)
+    middle = picture[top : top + h, left : left + w] * np.float32(preprocess.scale)
+    mean = np.ascontiguousarray(middle, np.float32)
     short = min(picture.shape[:2]) if (top or left) else None
     return replace(preprocess, mean=mean, size=(h, w), resize=short)

@@ -5,29 +5,27 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from minidnn import images, weights
-from minidnn.errors import DamagedFileError, MinidnnError, MismatchError, OutputError, UsageError
+from minidnn import images, weights, zoo
+from minidnn.errors import DamagedFileError, MinidnnError, MismatchError, UsageError
 from minidnn.files import replacing
 from minidnn.images import Preprocess
 from minidnn.layers import Conv
 from minidnn.net import Net
-from minidnn.weights.classes import class_names
+from minidnn.weights.classes import Classes, read_classes
+from minidnn.weights.index import non_finite
 from weights_tools import conventions, isolation, reading
-from weights_tools.detect import opened
 from weights_tools.foreign import Foreign
 from weights_tools.match import matched
 from weights_tools.naming import storable
+from weights_tools.placing import check_output, done_in, folder_beside
 from weights_tools.report import Report, layer_lines, sources, told
 from weights_tools.selftest import tested
 
@@ -39,7 +37,8 @@ ASKS_FOR_MEAN = "give the mean"  # a reader's warning, which `conventions` has a
 class Options:
     """What the user may say beside the names of the files."""
 
-    arch: str | None = None
+    arch: str | None = None  # of the zoo, or a file with its wiring
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the zoo's net
     classes: str | None = None
     preprocessing: str | None = None
     mean: str | None = None
@@ -47,6 +46,7 @@ class Options:
     dtype: str = "float32"
     to_rgb: bool = False
     grey: bool = False
+    allow_external: bool = False  # large tensors of ONNX in other files of the same folder
 
 
 # The parent's side.
@@ -62,19 +62,13 @@ def convert(
 ) -> str:
     """Write `output` and its report; the report comes back as text."""
     report = report or output.with_suffix(".report.txt")
-    for path in [*inputs, *(Path(extra) for extra in (options.mean, options.classes) if extra is not None)]:
-        opened(path)
-        for goal in (output, report):
-            if is_there(goal) and goal.samefile(path):
-                raise UsageError(f"{goal}: would overwrite what it is made from; name another output")
+    wiring = options.arch if _is_wiring(options.arch) and Path(options.arch).exists() else None
+    read = [*inputs, *(Path(extra) for extra in (options.mean, options.classes, wiring) if extra)]
+    for goal in (output, report):
+        check_output(goal, read)
     if output.suffix.lower() not in (".h5", ".hdf5") or report.resolve() == output.resolve():
         raise UsageError(f"{output}: weights of ours end in .h5, and reports do not; name the output so")
-    with _beside(output) as folder:
-        needed, free = sum(path.stat().st_size for path in inputs), shutil.disk_usage(folder).free
-        if free < needed:
-            raise OutputError(
-                f"{output}: {free:,} bytes are free, about {needed:,} are needed; free some space"
-            )
+    with folder_beside(output, inputs) as folder:
         made_there = folder / "net.h5"
         job = {
             "do": "convert",
@@ -83,11 +77,8 @@ def convert(
             "output": str(made_there),
             "options": _absolute(options),
         }
-        try:
-            done = made(job) if in_process else isolation.run_job(job, folder, isolation.limits_for(inputs))
-        except OutputError as error:
-            words = str(error).replace(str(made_there), str(output)).replace(str(folder), str(output))
-            raise OutputError(words) from error
+        limits = isolation.limits_for(inputs, and_beside=options.allow_external)
+        done = done_in(folder, job, output, None if in_process else limits)
         if findings := weights.verify(made_there).findings:
             raise DamagedFileError(
                 f"{output}: was not written as it should be: {findings[0]}; is the disk sound?"
@@ -99,36 +90,15 @@ def convert(
     return str(done["report"])
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is anything of that name, if there can be."""
-    try:
-        return path.exists()
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; choose another name") from None
-
-
 def _absolute(options: Options) -> dict[str, Any]:
     """The other process has another folder to look from."""
     said = asdict(options)
-    for name in ("classes", "mean", "preprocessing"):
-        if said[name] is not None and Path(said[name]).exists() and said[name] not in images.PRESETS:
+    names: dict[str, Collection[str]] = {"arch": zoo.NETS, "preprocessing": images.PRESETS}
+    names |= {"classes": (), "mean": ()}
+    for name, known in names.items():
+        if said[name] is not None and said[name] not in known and Path(said[name]).exists():
             said[name] = str(Path(said[name]).resolve())
     return said
-
-
-@contextmanager
-def _beside(output: Path) -> Iterator[Path]:
-    """A private folder on the same disk, gone in the end; what a kill leaves is swept as `replacing` does."""
-    folder = output.resolve().parent / f".{secrets.token_hex(8)}.part"
-    try:
-        folder.mkdir(mode=0o700)
-    except OSError as error:
-        advice = "make the folder first" if isinstance(error, FileNotFoundError) else "choose another place"
-        raise OutputError(f"{output}: {error.strerror}; {advice}") from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # Behind the wall.
@@ -144,11 +114,14 @@ def made(job: dict[str, Any]) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always", UserWarning)
-            foreign = reading.read(paths, input_size=options.input_size)
+            foreign = reading.read(
+                paths, input_size=options.input_size, allow_external=options.allow_external
+            )
         foreign.warnings += [str(one.message) for one in heard if one.category is UserWarning]
         net, report = assembled(foreign, options)
         report.sources = sources(paths)
-        weights.save(output, net, dtype=options.dtype, provenance=report.provenance())
+        how: dict[str, Any] = {"dtype": options.dtype, "provenance": report.provenance()}
+        weights.save(output, net, class_ids=_classes(foreign, net, options).ids, **how)
         report.tests = tested(net, weights.load(output), foreign, conventions.channels_of(net) or 3)
     except MinidnnError as error:
         raise isolation.with_its_file(error, job["what"]) from None
@@ -159,11 +132,11 @@ def assembled(foreign: Foreign, options: Options) -> tuple[Net, Report]:
     """The net as it will be written, and what there is to say of it."""
     report = Report(format=foreign.format, steps=list(foreign.steps))
     report.warnings = [words for words in foreign.warnings if not words.endswith(ASKS_FOR_MEAN)]
-    match = matched(foreign, options.arch)
+    match = matched(foreign, options.arch, options.settings)
     report.steps += match.steps
     report.arch = match.arch
     if foreign.net is None:
-        between = f"activations, pools and pads are those of {match.arch}"
+        between = f"activations, pools and pads are those of {_whose(options, match.arch)}"
         report.warnings.append(f"the file holds arrays only: {between}; see that it answers as you know it")
     report.warnings += match.warnings
     net = _for_images_of(storable(match.net), options.input_size)
@@ -176,7 +149,7 @@ def assembled(foreign: Foreign, options: Options) -> tuple[Net, Report]:
         net, preprocess = _in_the_size_of(net, usual_size, preprocess)
     if picture is not None:
         preprocess, why = conventions.with_mean_picture(preprocess, picture), f"{why}; mean of {options.mean}"
-    net = net.with_nodes(net.nodes, preprocess=preprocess, classes=_classes(foreign, net, options))
+    net = net.with_nodes(net.nodes, preprocess=preprocess, classes=_classes(foreign, net, options).names)
     if options.to_rgb:
         net = in_rgb(net)
         report.steps.append("to RGB: the channels of the first filters and of the mean were turned round")
@@ -197,6 +170,16 @@ def assembled(foreign: Foreign, options: Options) -> tuple[Net, Report]:
         )
     source = {"format": foreign.format, "arch": match.arch or "", **net.source}
     return net.with_nodes(net.nodes, source=source), report
+
+
+def _whose(options: Options, arch: str | None) -> str:
+    """Whose wiring it is."""
+    return Path(options.arch).name if _is_wiring(options.arch) else str(arch)
+
+
+def _is_wiring(arch: str | None) -> TypeGuard[str]:
+    """Whether --arch names a file, no net of the zoo."""
+    return arch is not None and arch not in zoo.NETS
 
 
 def _for_images_of(net: Net, size: tuple[int, int] | None) -> Net:
@@ -225,8 +208,7 @@ def _in_the_size_of(net: Net, size: tuple[int, int] | None, preprocess: Preproce
 
 def _check_finite(net: Net) -> None:
     for name, array in (net.params | net.buffers).items():
-        bad = array.size - int(np.isfinite(array).sum())
-        if bad:
+        if bad := non_finite(array):
             raise DamagedFileError(
                 f"{bad:,} of {array.size:,} numbers of {name!r} are not finite; fetch the file again"
             )
@@ -253,14 +235,13 @@ def in_rgb(net: Net) -> Net:
     return net.with_nodes(nodes, preprocess=turned)
 
 
-def _classes(foreign: Foreign, net: Net, options: Options) -> tuple[str, ...]:
+def _classes(foreign: Foreign, net: Net, options: Options) -> Classes:
     """The names, as many as the net has answers."""
-    found = foreign.classes if options.classes is None else class_names(Path(options.classes))
-    if not found:
-        return ()
+    found = Classes(foreign.classes, foreign.class_ids)
+    if options.classes is not None:
+        found = read_classes(Path(options.classes))
     count = conventions.answers_of(net)
-    if count is not None and count != len(found):
-        raise MismatchError(
-            f"{len(found)} names of classes, and the net has {count} answers; give its own --classes, or none"
-        )
+    if found.names and count is not None and count != len(found.names):
+        counts = f"{len(found.names)} names of classes, and the net has {count} answers"
+        raise MismatchError(f"{counts}; give its own --classes, or none")
     return found

@@ -23,6 +23,7 @@ from minidnn.errors import (
     did_you_mean,
 )
 from minidnn.weights.guarded import Guarded
+from minidnn.zoo.raw import MANIFEST
 from weights_tools.wire import BYTES, VARINT, fields
 
 HEAD = 4096  # bytes that tell the kind
@@ -65,6 +66,7 @@ NAMES = {
     "safetensors": "safetensors file",
     "npz": "NumPy archive",
     "npy": "NumPy array",
+    "raw": "list of raw files",
 }
 
 
@@ -94,6 +96,20 @@ def opened(path: str | os.PathLike) -> bytes:
         raise DamagedFileError(f"{path}: 0 bytes; fetch it again")
     _not_a_download_gone_wrong(path, head)
     return head
+
+
+def listed(path: Path) -> Path:
+    """A folder of raw files is known by its list of them."""
+    return path / MANIFEST if (path / MANIFEST).is_file() else path
+
+
+def held(path: Path) -> mmap.mmap:
+    """All bytes of a file that has some, read from the disk when they are looked at: they take no memory."""
+    with path.open("rb") as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise DamagedFileError(f"{path}: cannot be mapped ({error}); copy it to a local disk") from None
 
 
 def _not_a_download_gone_wrong(path: Path, head: bytes) -> None:
@@ -131,6 +147,8 @@ def kind_of(path: str | os.PathLike) -> str:
         return "safetensors"
     if re.match(rb"\x80[\x02-\x05]", head) or re.match(rb"\(?[ld]p\d+\n|cnumpy|ccopy_reg|\([dl]p", head):
         return "pickle"
+    if head.startswith(b"file,bytes,sha256"):
+        return "raw"
     if re.match(
         rb"\s*(#[^\n]*\s+)*(name|layers?|input|input_shape|input_dim|state|force_backward)\s*[:{]", head
     ):

@@ -1,17 +1,20 @@
 """Published weights from the web: resumed where they broke off, checked where a hash is known.
 
-Only the standard library is used. What was fetched is still a foreign file: it is read behind the wall.
+The standard library does it. Where pooch is installed (pip install 'minidnn[fetch]') it begins the download:
+it brings its own certificates. What was fetched is still a foreign file: it is read behind the wall.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import importlib.util
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from minidnn.errors import DamagedFileError, OutputError, TooLargeError, UsageError, did_you_mean
 from weights_tools.registry import FILES
@@ -19,6 +22,7 @@ from weights_tools.registry import FILES
 MAX_BYTES = 1 << 30
 CHUNK = 1 << 18
 PATIENCE = 30  # seconds without a byte
+NAMED = {"User-Agent": "minidnn"}
 
 Progress = Callable[[int, int | None], None]  # bytes so far, and in all where that is known
 
@@ -59,7 +63,10 @@ def fetch(name: str, *, folder: Path | None = None, progress: Progress | None = 
 def _fetch_one(url: str, path: Path, known: str | None, progress: Progress | None) -> None:
     partial = path.with_name(path.name + ".part")
     try:
-        _download(url, partial, progress)
+        if importlib.util.find_spec("pooch") and not partial.exists():
+            _download_by_pooch(url, partial, progress)
+        else:
+            _download(url, partial, progress)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         kept = (
@@ -82,7 +89,7 @@ def _fetch_one(url: str, path: Path, known: str | None, progress: Progress | Non
 def _download(url: str, partial: Path, progress: Progress | None) -> None:
     """From where the partial file ends, if the server can do that."""
     have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "minidnn"} | _from(have))
+    request = urllib.request.Request(url, headers=NAMED | _from(have))
     try:
         answer = urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:
@@ -106,6 +113,37 @@ def _download(url: str, partial: Path, progress: Progress | None) -> None:
                 progress(done, total)
     if total is not None and done < total:
         raise http.client.IncompleteRead(b"", total - done)
+
+
+class Counted:
+    """A file that says how far it is, and takes no more than the limit."""
+
+    def __init__(self, file: BinaryIO, url: str, progress: Progress | None) -> None:
+        self.file, self.url, self.progress, self.done = file, url, progress, 0
+
+    def write(self, chunk: bytes) -> int:
+        self.done += len(chunk)
+        if self.done > MAX_BYTES:
+            raise TooLargeError(f"{self.url}: more than {MAX_BYTES:,} bytes; fetch it by other means")
+        if self.progress is not None:
+            self.progress(self.done, None)
+        return self.file.write(chunk)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _download_by_pooch(url: str, partial: Path, progress: Progress | None) -> None:
+    """From the beginning; where it breaks off, the other one goes on."""
+    import pooch
+    import requests
+
+    bring = pooch.HTTPDownloader(timeout=PATIENCE, chunk_size=CHUNK, headers=NAMED)
+    try:
+        with partial.open("wb") as file:
+            bring(url, Counted(file, url, progress), None)
+    except requests.RequestException as error:
+        raise urllib.error.URLError(str(error)) from None
 
 
 def _from(have: int) -> dict[str, str]:

@@ -31,6 +31,7 @@ class Foreign:
     channel_order: str | None = None  # "RGB", "BGR", "GRAY", where the file says it
     preprocess: Preprocess | None = None  # where the file says it
     classes: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()  # in WordNet, where it says them
     steps: list[str] = field(default_factory=list)  # what was done: "dropped layer 'loss' (training only)"
     warnings: list[str] = field(default_factory=list)  # what the user should know
     hints: Mapping[str, Any] = field(default_factory=dict)  # what else it says: "input_size", "name", ...

@@ -17,9 +17,12 @@ from typing import Any
 
 from minidnn import errors
 from minidnn.errors import ConverterCrashed, MinidnnError, OutputError, TooLargeError
+from minidnn.zoo.raw import MANIFEST
+from weights_tools import room
 
-BASE_MEMORY = 3 << 29  # bytes: Python, NumPy, SciPy and HDF5, and a picture on its way through the net
-MEMORY_PER_BYTE = 4  # of the file
+# Libraries and mapped files are part of the address space: a second line of defence, and a wide one.
+BASE_ADDRESSES = 2 << 30  # bytes
+ADDRESSES_PER_BYTE = 8  # of the file
 LONGEST = 4000  # letters of an error
 BASE_SECONDS = 120
 SECONDS_PER_MIB = 2
@@ -31,12 +34,27 @@ ERRORS = {
 }
 
 
-def limits_for(paths: Sequence[Path]) -> dict[str, int]:
-    """What reading files of this size may cost; a fraction of it is enough for honest ones."""
-    size = sum(path.stat().st_size for path in paths)
+def limits_for(paths: Sequence[Path], *, and_beside: bool = False) -> dict[str, int]:
+    """What reading files of this size may cost; `and_beside`: the others in their folders count too."""
+    counted = list(paths)
+    for path in paths:
+        if and_beside or path.name == MANIFEST:
+            counted += [other for other in path.parent.iterdir() if other.is_file() and other != path]
+    return limits_of(sum(path.stat().st_size for path in counted))
+
+
+def limits_of(size: int) -> dict[str, int]:
+    """The same for so many bytes."""
     seconds = BASE_SECONDS + SECONDS_PER_MIB * (size >> 20)
-    memory = BASE_MEMORY + MEMORY_PER_BYTE * size
-    return {"memory": memory, "cpu_seconds": seconds, "file_size": memory, "seconds": 3 * seconds}
+    memory, halves = (room.BASE + each * size for each in (room.PER_BYTE, room.PER_BYTE_OF_HALVES))
+    return {
+        "memory": memory,
+        "memory_for_halves": halves,
+        "address_space": BASE_ADDRESSES + ADDRESSES_PER_BYTE * size,
+        "cpu_seconds": seconds,
+        "file_size": halves,
+        "seconds": 3 * seconds,
+    }
 
 
 def run_job(job: dict[str, Any], folder: Path, limits: dict[str, int]) -> dict[str, Any]:
@@ -139,7 +157,8 @@ def buried(error: BaseException, what: str) -> dict[str, Any]:
     """An error as it goes back through the wall; one that nobody foresaw is our fault or the file's."""
     if isinstance(error, MemoryError):
         error = TooLargeError(
-            f"{what}: needs more memory than a file of this size should; damaged or hostile"
+            f"{what}: needs more memory than a file of this size should; damaged or hostile? If you "
+            "trust it, and it is only packed well, --in-process knows no limit"
         )
     elif isinstance(error, RecursionError):
         error = errors.DamagedFileError(f"{what}: nested deeper than any net; fetch it again")

@@ -1,4 +1,4 @@
-"""What may be done behind the wall: look at a foreign file, compare two, check one of ours, convert."""
+"""What may be done behind the wall: look at files, compare two, check one of ours, convert, export."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 from minidnn import weights
 from minidnn.errors import DamagedFileError, UsageError
 from weights_tools import convert, detect, reading
+from weights_tools.fitting import shaped
 from weights_tools.foreign import Foreign
-from weights_tools.match import shaped
 from weights_tools.report import layer_lines, told
+from weights_tools.wiring import graph_text
+from weights_tools.writers import matconvnet, npz, safetensors
 
 Arrays = dict[str, np.ndarray]
+WRITERS = {".mat": matconvnet.write, ".safetensors": safetensors.write, ".npz": npz.write}
 
 
 def do(job: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +37,13 @@ def inspect(job: dict[str, Any]) -> dict[str, Any]:
         picture = reading.mean_picture(paths[0])
         means = ", ".join(f"{mean:.3f}" for mean in picture.mean(axis=(0, 1)))
         return {"text": f"{head}\n{'x'.join(map(str, picture.shape))}, mean of each channel {means}"}
-    return {"text": "\n".join([head, *_told(reading.read(paths))])}
+    foreign = reading.read(paths, allow_external=job.get("allow_external", False))
+    found = {"text": "\n".join([head, *_told(foreign)])}
+    if job.get("graph"):
+        if foreign.net is None:
+            raise UsageError(f"{job['what']}: does not say how it is wired, so there is no --graph to write")
+        found["graph"] = graph_text(foreign.net)
+    return found
 
 
 def _told(foreign: Foreign) -> list[str]:
@@ -74,7 +83,8 @@ class Held(NamedTuple):
 
 def compare(job: dict[str, Any]) -> dict[str, Any]:
     """Layer with layer of the same name, by its other names too; what is left, in the order of the files."""
-    first, second = (_held(Path(path)) for path in job["inputs"])
+    allowed = job.get("allow_external", False)
+    first, second = (_held(Path(path), allow_external=allowed) for path in job["inputs"])
     pairs = _pairs(first, second)
     width = max(map(len, ["layer", *(f"{mine}/{key}" for mine in pairs for key in first.layers[mine])]))
     lines = [f"{'layer':<{width}}  largest difference   of the largest number"]
@@ -124,9 +134,9 @@ def _difference(first: Held, mine: str, second: Held, other: str, key: str) -> t
     return f"{gap:<19.3g}  {share:.3g}", bool(gap == 0)
 
 
-def _held(path: Path) -> Held:
+def _held(path: Path, *, allow_external: bool) -> Held:
     """Every layer with arrays, what it learned and what it counted together."""
-    foreign = reading.read([path])
+    foreign = reading.read([path], allow_external=allow_external)
     if foreign.net is None:
         return Held(foreign.layers, {}, foreign.flatten)
     held = {node.name: node.layer.params | node.layer.buffers for node in foreign.net.nodes}
@@ -147,9 +157,22 @@ def verify(job: dict[str, Any]) -> dict[str, Any]:
     return {"text": f"{path.name}: whole and unchanged, {size}"}
 
 
+def export(job: dict[str, Any]) -> dict[str, Any]:
+    """A file of ours as another program's; the text says what had to be changed."""
+    path, output = Path(job["inputs"][0]), Path(job["output"])
+    if (kind := detect.kind_of(path)) != "minidnn":
+        raise UsageError(
+            f"{path}: {detect.NAMES[kind]}; export is for ours, minidnn weights convert makes one"
+        )
+    net = weights.load(path)
+    remarks = WRITERS[output.suffix](output, net)
+    return {"text": "\n".join(remarks), "layers": len(net.nodes)}
+
+
 JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "convert": convert.made,
     "inspect": inspect,
     "compare": compare,
     "verify": verify,
+    "export": export,
 }

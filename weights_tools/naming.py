@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from minidnn import zoo
-from minidnn.errors import MismatchError
+from minidnn.errors import MismatchError, UsageError
 from minidnn.graph import Node
 from minidnn.layers import FC, Conv, Dropout, Flatten
 from minidnn.net import Net
 from minidnn.weights.index import is_allowed
 
+Settings = Mapping[str, str]
+NOTHING: Settings = {}
 MAX_NAME = 190  # characters: our files allow 200
 PASSING_ON = (Dropout, Flatten)  # what one file has and another has not, with the same result
 
@@ -30,21 +33,34 @@ class Match:
     warnings: tuple[str, ...] = ()
 
 
-def shapes_of(name: str) -> Net:
-    """A net of the zoo without its weights."""
-    return zoo.get(name, seed=None)
+def shapes_of(name: str, settings: Settings = NOTHING) -> Net:
+    """A net of the zoo without its weights; its settings as they were said: {"pool": "max"}."""
+    known = zoo.options_of(name)
+    options: dict[str, Any] = {}
+    for option, words in settings.items():
+        like = known.get(option)
+        if isinstance(like, bool) and words in ("true", "false"):
+            options[option] = words == "true"
+        elif isinstance(like, int) and not isinstance(like, bool) and words.isdecimal() and len(words) < 6:
+            options[option] = int(words)
+        elif like is None or isinstance(like, str):  # None: no option of this net, as zoo.get will say
+            options[option] = words
+        else:
+            wanted = "true or false" if isinstance(like, bool) else "a whole number"
+            raise UsageError(f"--set {option}={words}: {wanted} is wanted")
+    return zoo.get(name, seed=None, **options)
 
 
-def named_like_the_zoo(net: Net, arch: str | None = None) -> Match:
+def named_like_the_zoo(net: Net, arch: str | None = None, settings: Settings = NOTHING) -> Match:
     """The same net with the zoo's names where its convolutions are those of one; its own names still work."""
     candidates = [arch] if arch is not None else list(zoo.NETS)
     best: tuple[int, str, dict[str, str]] | None = None
     for name in candidates:
-        found = _counterparts(net, shapes_of(name))
+        found = _counterparts(net, shapes_of(name, settings))
         if found and (best is None or len(found) > best[0]):
             best = len(found), name, found
     if best is None and arch is not None:
-        raise MismatchError(f"not {arch}: {_first_unlike(net, shapes_of(arch))}; leave --arch out")
+        raise MismatchError(f"not {arch}: {_first_unlike(net, shapes_of(arch, settings))}; leave --arch out")
     if best is None:
         return Match(net, None, ("no net of the zoo has these convolutions: the file's own names stay",))
     _, name, names = best

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Iterator
+from mmap import mmap
 
 from minidnn.errors import DamagedFileError, TooLargeError
 
@@ -22,7 +23,7 @@ COUNTED = {
 INSTRUCTIONS = {ord(op.code): op for op in pickletools.opcodes}
 
 
-def instructions(data: bytes, at: int, what: str) -> Iterator[tuple[str, memoryview, int]]:
+def instructions(data: bytes | mmap, at: int, what: str) -> Iterator[tuple[str, memoryview, int]]:
     """(name, argument, where the next one begins) one after another; no length is believed unchecked."""
     view = memoryview(data)
     for _ in range(MAX_INSTRUCTIONS):

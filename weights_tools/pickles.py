@@ -11,6 +11,7 @@ import struct
 from codecs import escape_decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Any, Protocol, runtime_checkable
 
 from minidnn.errors import DamagedFileError, FileError, UnsafeFileError, UnsupportedError
@@ -83,7 +84,7 @@ def listed(names: list[str]) -> str:
 
 
 def load(
-    data: bytes,
+    data: bytes | mmap,
     allowed: Allowed,
     what: str,
     *,

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from minidnn import weights
+from minidnn import weights, zoo
 from minidnn.errors import UsageError
 from minidnn.net import Net
+from minidnn.zoo.raw import load_raw
 from weights_tools.detect import NAMES, kind_of
 from weights_tools.foreign import Foreign
 
 CAFFE = {"caffemodel", "caffe-h5"}
 
 
-def read(paths: Sequence[Path], *, input_size: tuple[int, int] | None = None) -> Foreign:
+def read(
+    paths: Sequence[Path], *, input_size: tuple[int, int] | None = None, allow_external: bool = False
+) -> Foreign:
     """What these files hold: one, or a prototxt and the weights that belong to it."""
     kinds = [kind_of(path) for path in paths]
     if len(paths) == 2 and "prototxt" in kinds and CAFFE.intersection(kinds):
@@ -26,12 +29,15 @@ def read(paths: Sequence[Path], *, input_size: tuple[int, int] | None = None) ->
         found = ", ".join(f"{path.name}: {NAMES[kind]}" for path, kind in zip(paths, kinds, strict=True))
         what = f"several files belong together for Caffe only, a prototxt and its weights; {found}"
         raise UsageError(f"{what}; convert one by one")
-    return _one(paths[0], kinds[0], input_size)
+    return _one(paths[0], kinds[0], input_size, allow_external)
 
 
-def _one(path: Path, kind: str, input_size: tuple[int, int] | None) -> Foreign:
+def _one(path: Path, kind: str, input_size: tuple[int, int] | None, allow_external: bool) -> Foreign:
     if kind == "minidnn":
         return _ours(path)
+    if kind == "raw":
+        net = load_raw(zoo.get("inception-v3-stem", seed=None), path)
+        return Foreign("raw float32", net=net, preprocess=net.preprocess)
     if kind in CAFFE:
         return _caffe(path, None)
     if kind == "prototxt":
@@ -49,7 +55,7 @@ def _one(path: Path, kind: str, input_size: tuple[int, int] | None) -> Foreign:
     if kind == "onnx":
         from weights_tools.readers import onnx
 
-        return onnx.read(path, input_size=input_size)
+        return onnx.read(path, input_size=input_size, allow_external=allow_external)
     if kind in ("torch-zip", "torch-legacy"):
         from weights_tools.readers import pytorch
 
@@ -69,10 +75,12 @@ def _one(path: Path, kind: str, input_size: tuple[int, int] | None) -> Foreign:
 
 def _ours(path: Path) -> Foreign:
     """To be written anew: in half precision, in RGB, with names of classes."""
-    net = weights.load(path)
+    stored = weights.Weights.open(path)
+    net = stored.net()
     kept = {name: net.about[name] for name in ("input_shape", "aliases")}
     plain = Net(net.nodes, net.input, **kept)
-    return Foreign("minidnn file", net=plain, preprocess=net.preprocess, classes=tuple(net.classes))
+    about = {"preprocess": net.preprocess, "classes": stored.classes, "class_ids": stored.class_ids}
+    return Foreign("minidnn file", net=plain, **about)
 
 
 def _caffe(model: Path, prototxt: Path | None) -> Foreign:

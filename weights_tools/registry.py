@@ -1,6 +1,6 @@
 """Where published weights lie, and what is known for certain of each file.
 
-A hash stands here only where its publisher states it: Keras' md5 in keras-applications, BVLC's sha1 in the
+A hash stands here only where its publisher states it: Keras' md5 in its applications, BVLC's sha1 in the
 readmes of Caffe's models, and the first eight digits of the sha256 in torchvision's own file names.
 """
 
@@ -25,6 +25,7 @@ class Published(NamedTuple):
     hash: str | None = None
     beside: str | None = None  # the url of the prototxt that it needs
     options: str = ""  # what `convert` has to be told of it
+    is_weights: bool = True  # or the names of classes
 
     @property
     def file(self) -> str:
@@ -32,6 +33,12 @@ class Published(NamedTuple):
 
 
 FILES = {
+    "imagenet-classes": Published(
+        "the names of the 1000 classes, in the order of nearly all nets",
+        "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
+        "md5:c2c37ea517e94d9795004a39431a14cb",
+        is_weights=False,
+    ),
     "vgg16": Published(
         "VGG-16 of its authors, from Keras (BGR)",
         f"{KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5",

@@ -20,7 +20,7 @@ from minidnn.images import Preprocess
 from minidnn.layers import Sigmoid, Softmax
 from minidnn.layers.base import lacks_weights
 from minidnn.net import Net
-from minidnn.weights.classes import class_names
+from minidnn.weights.classes import Classes, read_classes
 
 BAR = 30  # characters of a certainty
 NO_CLASSIFIER = "it does not classify; look at what it sees with minidnn layers, or name another net"
@@ -96,6 +96,7 @@ class Classifier:
     net: Net
     preprocess: Preprocess
     names: tuple[str, ...]
+    ids: tuple[str, ...] = ()  # of the classes in WordNet, where they are known
     in_grey: bool = False
     device: str = "cpu"
 
@@ -103,7 +104,9 @@ class Classifier:
     def from_file(
         cls, path: str, *, classes: str | None = None, grey: str | None = None, device: str = "cpu"
     ) -> Classifier:
-        found = cls.of(weights.load(path), path, classes=classes, grey=grey)
+        stored = weights.Weights.open(path)
+        found = cls.of(stored.net(), path, classes=classes, grey=grey)
+        found = found if classes else replace(found, ids=stored.class_ids)
         return found if device == "cpu" else replace(found, net=found.net.to(device), device=device)
 
     @classmethod
@@ -117,8 +120,9 @@ class Classifier:
             advice = "convert it again with --preprocessing"
             raise UsageError(f"{what}: says nothing of how pictures become what it sees; {advice}")
         check_classifies(net, what)
-        names = class_names(classes) if classes else tuple(net.classes)
-        return cls(net, net.preprocess, names, in_grey=grey is not None or net.preprocess.order == "GRAY")
+        called = read_classes(classes) if classes else Classes(tuple(net.classes))
+        in_grey = grey is not None or net.preprocess.order == "GRAY"
+        return cls(net, net.preprocess, called.names, called.ids, in_grey)
 
     def fitted(self, photo: str | Path) -> Array:
         """The photo (1, h, w, c) in the size and the channels of the net, 0..255."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from minidnn.cli.classify import Classifier, add_net_arguments
 from minidnn.cli.device import device_for
 from minidnn.errors import FileError, FileFormatError, UsageError, did_you_mean
+from minidnn.weights.classes import SYNSET, Classes
 
 PHOTOS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 BATCH = 16
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     device = device_for(args.device)
     classifier = Classifier.from_file(args.net, classes=args.classes, grey=args.grey, device=device)
-    labels = labelled(Path(args.folder), args.labels, classifier.names)
+    labels = labelled(Path(args.folder), args.labels, Classes(classifier.names, classifier.ids))
     result = errors(classifier, labels)
     code = FileError.exit_code if result["unread"] else 0
     if args.json:
@@ -91,12 +92,12 @@ def _judge(classifier: Classifier, batch: list[tuple[np.ndarray, int]], wrong: d
         wrong[5] += int(label not in best)
 
 
-def labelled(folder: Path, file: str | None, names: tuple[str, ...]) -> dict[Path, int]:
+def labelled(folder: Path, file: str | None, classes: Classes) -> dict[Path, int]:
     """Each photo with the number of its class: by a file, by its sub-folder, or by its own name."""
     if not folder.is_dir():
         raise FileFormatError(f"{folder}: no such folder; give one with photos")
     if file is not None:
-        return _by_file(folder, Path(file), names)
+        return _by_file(folder, Path(file), classes)
     photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOS)
     if not photos:
         raise FileFormatError(f"{folder}: no photos in it ({', '.join(PHOTOS)})")
@@ -109,27 +110,35 @@ def labelled(folder: Path, file: str | None, names: tuple[str, ...]) -> dict[Pat
                 raise UsageError(f"{photo}: of which class? Let its name {advice}")
             labels[photo] = int(number[1])
         else:
-            labels[photo] = _number_of(photo.relative_to(folder).parts[0], names, str(photo.parent))
+            labels[photo] = _number_of(photo.relative_to(folder).parts[0], classes, str(photo.parent))
     return labels
 
 
-def _by_file(folder: Path, file: Path, names: tuple[str, ...]) -> dict[Path, int]:
+def _by_file(folder: Path, file: Path, classes: Classes) -> dict[Path, int]:
     if not file.is_file():
         raise FileFormatError(f"{file}: no such file; --labels wants lines 'photo class'")
     labels = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             photo, _, label = line.strip().partition("\t" if "\t" in line else " ")
-            labels[folder / photo] = _number_of(label.strip(), names, f"{file}, line {number}")
+            labels[folder / photo] = _number_of(label.strip(), classes, f"{file}, line {number}")
     if not labels:
         raise FileFormatError(f"{file}: no lines in it; --labels wants lines 'photo class'")
     return labels
 
 
-def _number_of(label: str, names: tuple[str, ...], where: str) -> int:
-    """A class by its number, its name, or the first of its names (`tench, Tinca tinca`)."""
-    if label.isdigit():
+def _number_of(label: str, classes: Classes, where: str) -> int:
+    """A class by its number, its identifier in WordNet, its name, or the first of its names."""
+    names = classes.names
+    if label.isdecimal():
         return int(label)
+    if label in classes.ids:
+        return classes.ids.index(label)
+    if SYNSET.fullmatch(label) and not classes.ids:
+        unknown = f"{label} is an identifier of WordNet, and the net's file has none"
+        raise UsageError(
+            f"{where}: {unknown}; give --classes synset_words.txt, with n01440764 tench and so on"
+        )
     for number, name in enumerate(names):
         if label.lower() in (name.lower(), name.split(",")[0].lower(), name.replace(" ", "_").lower()):
             return number

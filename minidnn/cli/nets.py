@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from textwrap import fill
 from typing import Any
 
 from minidnn import zoo
 
-COLUMNS = ["name", "paper", "input", "layers", "parameters", "MB", "weights"]
+COLUMNS = ["name", "paper", "input", "layers", "parameters", "MB"]
 NUMBERS = {"layers", "parameters", "MB"}
+WIDTH = 100  # of a line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(nets: list[dict[str, Any]]) -> str:
-    """A line for each net, below the names of the columns."""
+    """A line for each net, below the names of the columns; indented under it, where its weights come from."""
     columns = [[column, *(_cell(net, column) for net in nets)] for column in COLUMNS]
     widths = [max(map(len, column)) for column in columns]
     lines = [
@@ -32,6 +34,8 @@ def table(nets: list[dict[str, Any]]) -> str:
         ).rstrip()
         for cells in zip(*columns, strict=True)
     ]
+    for at, net in enumerate(nets, start=1):
+        lines[at] += "\n" + fill(net["weights"], WIDTH, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 

@@ -71,6 +71,7 @@ class Weights:
     generator: str
     tensors: tuple[Tensor, ...]
     classes: tuple[str, ...]
+    class_ids: tuple[str, ...]  # in WordNet, where they are known
     preprocess: Preprocess | None
     provenance: dict[str, Any]
     blueprint: Blueprint = field(repr=False)
@@ -91,7 +92,8 @@ class Weights:
                 version,
                 generator,
                 index,
-                _classes(file),
+                _classes(file, "names"),
+                _classes(file, "ids"),
                 _preprocess(file),
                 _fields(file, "provenance"),
                 blueprint,
@@ -268,9 +270,9 @@ def _fields(file: Guarded, name: str) -> dict[str, Any]:
     return found
 
 
-def _classes(file: Guarded) -> tuple[str, ...]:
+def _classes(file: Guarded, what: str) -> tuple[str, ...]:
     try:
-        return decoded(_fields(file, "classes").get("names", []), tuple[str, ...])
+        return decoded(_fields(file, "classes").get(what, []), tuple[str, ...])
     except ValueError as error:
         raise DamagedFileError(f"{file.path}: 'meta/classes' is damaged: {error}; fetch it again") from None
 

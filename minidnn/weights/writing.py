@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -36,18 +36,24 @@ def save(
     *,
     dtype: str = "float32",
     provenance: Mapping[str, Any] | None = None,
+    class_ids: Sequence[str] = (),
     allow_nonfinite: bool = False,
 ) -> None:
     """Write the net to an HDF5 file of our own format; the file appears whole, in one instant, or not at all.
 
     "float16" halves it: what has one axis and what is not trained (biases, moments, mean pictures) stays
-    float32. `provenance` is what JSON can hold of where the weights come from.
+    float32. `provenance` is what JSON can hold of where the weights come from; `class_ids` are the names
+    by which data sets know the classes: WordNet's n02084071.
     """
+    if class_ids and len(class_ids) != len(net.classes):
+        raise UsageError(
+            f"{len(class_ids)} class_ids for {len(net.classes)} names of classes; give one for each"
+        )
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r} to save in; there are float32 and float16")
     params, buffers = once(net.nodes, "params"), once(net.nodes, "buffers")
     _check(net, params | buffers)
-    about = _about(net, provenance or {})
+    about = _about(net, provenance or {}, class_ids)
     targets = dict.fromkeys(buffers, DTYPES["float32"])
     targets |= {name: DTYPES[dtype if array.ndim > 1 else "float32"] for name, array in params.items()}
     with replacing(path) as partial:
@@ -86,11 +92,11 @@ def _check(net: Net, arrays: dict[str, Array]) -> None:
         raise UsageError(f"the net's preprocess is of type {found}; a file holds images.Preprocess, or None")
 
 
-def _about(net: Net, provenance: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _about(net: Net, provenance: Mapping[str, Any], class_ids: Sequence[str]) -> dict[str, np.ndarray]:
     """What lies in /meta beside the list of arrays."""
     about = {"architecture": encoded(described(net))}
     if net.classes:
-        about["classes"] = {"names": list(net.classes)}
+        about["classes"] = {"names": list(net.classes)} | ({"ids": list(class_ids)} if class_ids else {})
     if provenance:
         about["provenance"] = provenance
     found: dict[str, np.ndarray] = {}

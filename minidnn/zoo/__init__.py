@@ -32,7 +32,7 @@ from minidnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
 from minidnn.zoo.tiny import tiny
 from minidnn.zoo.vgg import vgg11, vgg13, vgg16, vgg19
 
-__all__ = ["ABOUT", "NETS", "About", "folded", "get"]
+__all__ = ["ABOUT", "NETS", "About", "folded", "get", "options_of"]
 
 NETS: dict[str, Callable[..., Net]] = {
     "gabor": gabor,
@@ -71,7 +71,7 @@ def get(name: str, weights: str | os.PathLike | None = None, seed: int | None = 
     """
     if name not in NETS:
         raise UsageError(f"no net {name!r}; there are {', '.join(NETS)}{did_you_mean(name, NETS)}")
-    known = [o.name for o in signature(NETS[name]).parameters.values() if o.kind is Parameter.KEYWORD_ONLY]
+    known = options_of(name)
     for option in options:
         if option not in known:
             has = f"it has {', '.join(known) or 'none'}{did_you_mean(option, known)}"
@@ -82,3 +82,9 @@ def get(name: str, weights: str | os.PathLike | None = None, seed: int | None = 
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise UsageError(f"a seed is a whole number from 0, or None for no weights; found {seed!r}")
     return NETS[name](None if seed is None else np.random.default_rng(seed), **options)
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """What its builder may be told, each with its default: {"dropout": False}."""
+    told = signature(NETS[name]).parameters.values()
+    return {option.name: option.default for option in told if option.kind is Parameter.KEYWORD_ONLY}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from minidnn.layers import FC, AvgPool, Conv, MaxPool, ReLU, Softmax, Tanh
+from minidnn.errors import UsageError, did_you_mean
+from minidnn.layers import FC, AvgPool, Conv, Layer, MaxPool, ReLU, Sigmoid, Softmax, Tanh
 from minidnn.layers.base import Rng
 from minidnn.net import Net
 from minidnn.window import Window
 
 HALVE = Window.of(2, stride=2)
+ACTIVATIONS: dict[str, Layer] = {"tanh": Tanh(), "relu": ReLU(), "sigmoid": Sigmoid()}
+POOLS: dict[str, Layer] = {"mean": AvgPool(HALVE), "max": MaxPool(HALVE)}
 
 
 def lenet(rng: Rng = None) -> Net:
@@ -25,25 +28,33 @@ def lenet(rng: Rng = None) -> Net:
     return Net.chain(layers, input_shape=(28, 28, 1))
 
 
-def lenet5(rng: Rng = None) -> Net:
+def lenet5(rng: Rng = None, *, activation: str = "tanh", pool: str = "mean") -> Net:
     """c1, s2, c3, s4, c5, f6 of figure 2, for grey images of 32x32: 61,706 parameters.
 
     Three things are as everyone builds it since: a map of c3 sees all maps of s2 and not a hand-picked few,
     the means of s2 and s4 have no weights of their own, and the output is a softmax. The paper's own count is
-    60,000.
+    60,000. Many build it with "relu" or "sigmoid", or with pool="max", and the arrays are the same.
     """
+    active, pooled = _chosen("activation", activation, ACTIVATIONS), _chosen("pool", pool, POOLS)
     layers = {
         "c1": Conv.random(rng, 5, 1, 6),  # 28x28
-        "c1/tanh": Tanh(),
-        "s2": AvgPool(HALVE),  # 14x14
+        f"c1/{activation}": active,
+        "s2": pooled,  # 14x14
         "c3": Conv.random(rng, 5, 6, 16),  # 10x10
-        "c3/tanh": Tanh(),
-        "s4": AvgPool(HALVE),  # 5x5
+        f"c3/{activation}": active,
+        "s4": pooled,  # 5x5
         "c5": Conv.random(rng, 5, 16, 120),  # 1x1
-        "c5/tanh": Tanh(),
+        f"c5/{activation}": active,
         "f6": FC.random(rng, (1, 1, 120), 84),
-        "f6/tanh": Tanh(),
+        f"f6/{activation}": active,
         "output": FC.random(rng, (1, 1, 84), 10),
         "prob": Softmax(),
     }
     return Net.chain(layers, input_shape=(32, 32, 1))
+
+
+def _chosen(option: str, value: str, known: dict[str, Layer]) -> Layer:
+    if value not in known:
+        near = did_you_mean(value, known)
+        raise UsageError(f"lenet5 with {option}={value!r}; there are {', '.join(known)}{near}")
+    return known[value]

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidnn.errors import MismatchError, UnsupportedError
 from weights_tools.foreign import Arrays, Foreign
+from weights_tools.room import give_way
 
 TORCH = {"weight": "w", "bias": "b", "running_mean": "mean", "running_var": "var"}
 OURS = {name: name for name in ("w", "b", "gamma", "beta", "mean", "var", "slope")}
@@ -60,6 +61,7 @@ def floats(array: np.ndarray) -> np.ndarray:
     """As float32; float32 itself is not copied. What is too large for it becomes infinite, to be found."""
     if array.dtype.kind != "f":
         raise UnsupportedError(f"holds {array.dtype}, not floats (quantised?)")
+    give_way(array)
     with np.errstate(over="ignore"):
         return np.require(array.astype(np.float32, copy=False), requirements="A")
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from minidnn.errors import FileFormatError, MismatchError, TooLargeError, did_you_mean
 from minidnn.net import Net
@@ -18,7 +19,7 @@ from weights_tools.detect import HDF5, opened
 from weights_tools.foreign import Arrays, Foreign
 from weights_tools.prototxt import MAX_BYTES
 from weights_tools.readers.caffe_graph import Wiring, wired
-from weights_tools.readers.caffe_images import Classes, Mean, class_names, preprocessing, read_mean
+from weights_tools.readers.caffe_images import preprocessing, read_mean
 from weights_tools.readers.caffe_layers import WEIGHTED, count_of_blobs, owned
 from weights_tools.readers.caffe_records import (
     Blob,
@@ -35,26 +36,24 @@ __all__ = ["read", "read_mean"]
 AnyPath = str | os.PathLike
 
 
-def read(
-    path: AnyPath, *, prototxt: AnyPath | None = None, mean: Mean = None, classes: Classes = None
-) -> Foreign:
-    """The net in a Caffe file; `mean` and `classes` are files, or what would be in them.
+def read(path: AnyPath, *, prototxt: AnyPath | None = None) -> Foreign:
+    """The net in a Caffe file.
 
     A .prototxt by itself gives a net without weights; a .caffemodel whose layers are not wired, bare layers.
     """
     path = Path(path)
     head = opened(path)
     if head.startswith(HDF5):
-        return _with_graph(path, blobs_from_h5(path), None, prototxt, mean, classes)
+        return _with_graph(path, blobs_from_h5(path), None, prototxt)
     if _is_text(path, head):
         net = _prototxt(path)
-        return _foreign(net, wired(net, bare=True), path, mean, classes)
+        return _foreign(net, wired(net, bare=True), path)
     model = from_binary(mapped(path), str(path))
     if prototxt is not None:
-        return _with_graph(path, _by_name(model), model, prototxt, mean, classes)
+        return _with_graph(path, _by_name(model), model, prototxt)
     if model.is_wired:
         _check_blobs(model.records)
-        return _foreign(model, wired(model), path, mean, classes)
+        return _foreign(model, wired(model), path)
     return _bare_layers(model)
 
 
@@ -76,12 +75,7 @@ def _prototxt(path: Path) -> Described:
 
 
 def _with_graph(
-    path: Path,
-    blobs: Mapping[str, tuple[Blob, ...]],
-    model: Described | None,
-    prototxt: AnyPath | None,
-    mean: Mean,
-    classes: Classes,
+    path: Path, blobs: Mapping[str, tuple[Blob, ...]], model: Described | None, prototxt: AnyPath | None
 ) -> Foreign:
     if prototxt is None:
         raise MismatchError(f"{path}: weights without a graph; give the deploy .prototxt with it")
@@ -108,7 +102,7 @@ def _with_graph(
         wiring.transform = next(
             (r.part("transform_param") for r in model.records if "transform_param" in r.fields), None
         )
-    return _foreign(net, wiring, path, mean, classes)
+    return _foreign(net, wiring, path)
 
 
 def _by_name(model: Described) -> dict[str, tuple[Blob, ...]]:
@@ -183,39 +177,24 @@ def _arrays(record: Record) -> Arrays | None:
 # What is known beside the graph
 
 
-def _foreign(net: Described, wiring: Wiring, path: Path, mean: Mean, classes: Classes) -> Foreign:
-    told = preprocessing(
-        (*(wiring.input_shape or (None, None))[:2], wiring.channels), wiring.transform, mean, str(path)
-    )
-    preprocess, names = told.preprocess, class_names(classes)
-    ours = Net(
-        wiring.nodes,
-        wiring.input,
-        input_shape=wiring.input_shape,
-        preprocess=preprocess,
-        classes=names,
-        aliases=wiring.aliases,
-    )
-    if names and wiring.input_shape is not None:
-        outputs = ours.shapes((1, *wiring.input_shape))[ours.names[-1]][3]
-        if outputs != len(names):
-            raise MismatchError(
-                f"{classes}: {len(names):,} classes, the net tells {outputs:,} apart; another file?"
-            )
+def _foreign(net: Described, wiring: Wiring, path: Path) -> Foreign:
+    size = wiring.input_shape[:2] if wiring.input_shape else None
+    told = preprocessing((*(size or (None, None)), wiring.channels), wiring.transform, str(path))
+    about: dict[str, Any] = {"preprocess": told.preprocess, "aliases": wiring.aliases}
+    ours = Net(wiring.nodes, wiring.input, input_shape=wiring.input_shape, **about)
     if wiring.input_shape is None:
         wiring.warnings.append(
             "the file does not say how large images are; where it matters, maps are taken to be square"
         )
-    order = preprocess.order if preprocess else "GRAY" if wiring.channels == 1 else None
-    size = wiring.input_shape[:2] if wiring.input_shape else None
+    order = told.preprocess.order if told.preprocess else "GRAY" if wiring.channels == 1 else None
+    scale = 1.0 if wiring.transform is None else wiring.transform.real("scale", 1.0)
     return Foreign(
         "Caffe",
         net=ours,
         flatten="chw",
         channel_order=order,
-        preprocess=preprocess,
-        classes=names,
-        steps=wiring.steps + told.steps,
+        preprocess=told.preprocess,
+        steps=wiring.steps,
         warnings=wiring.warnings + told.warnings,
-        hints={"name": net.name, "input_size": size},
+        hints={"name": net.name, "input_size": size} | ({"scale": scale} if scale != 1 else {}),
     )

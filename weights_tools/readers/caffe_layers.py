@@ -283,9 +283,9 @@ def _batch_norm(record: Record, bare: bool) -> Build:
 
     def build(flows: Sequence[Flow]) -> Layer:
         sums = _per_channel(record, bare, flows[0])
+        if bare:  # placeholders of their own: each is filled by itself
+            return BatchNorm(sums(0), sums(0), sums(0), sums(0), eps)
         mean, var = sums(0), sums(1)
-        if bare:
-            return BatchNorm(mean, mean, mean, mean, eps)
         factor = float(array(record, bare, 2, 1)[0])
         share = np.float32(0 if factor == 0 else 1 / factor)
         with np.errstate(all="ignore"):

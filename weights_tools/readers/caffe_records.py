@@ -5,7 +5,6 @@ A record has the layer's name, type, wiring and fields, and its arrays as views 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,6 +14,7 @@ import numpy as np
 
 from minidnn.errors import DamagedFileError, FileFormatError, MismatchError, TooLargeError, UnsupportedError
 from minidnn.weights.guarded import Guarded
+from weights_tools.detect import held
 from weights_tools.prototxt import parse
 from weights_tools.readers.caffe_schema import (
     LAYER,
@@ -40,8 +40,7 @@ def mapped(path: Path) -> memoryview:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise TooLargeError(f"{path}: {size:,} bytes, Caffe's files end at {MAX_BYTES:,}; fetch it again")
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return memoryview(held(path))
 
 
 @dataclass(frozen=True)

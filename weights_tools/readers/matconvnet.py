@@ -14,6 +14,7 @@ from minidnn.errors import MismatchError, ShapeError, UnsupportedError, UsageErr
 from minidnn.graph import Node
 from minidnn.layers import Layer
 from minidnn.net import Net
+from minidnn.weights.classes import SYNSET
 from weights_tools import matfile
 from weights_tools.foreign import Foreign
 from weights_tools.matvalues import Opaque, Struct, Value
@@ -46,6 +47,8 @@ def read(path: str | os.PathLike) -> Foreign:
     foreign.net = _wired(str(path), records, input, meta, foreign)
     foreign.channel_order = meta.order
     foreign.preprocess, foreign.classes, foreign.hints = meta.preprocess, meta.classes, meta.hints
+    ids = tuple(meta.hints.get("class_ids", ()))
+    foreign.class_ids = ids if len(ids) == len(meta.classes) and all(map(SYNSET.fullmatch, ids)) else ()
     return foreign
 
 

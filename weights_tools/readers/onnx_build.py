@@ -19,6 +19,7 @@ from minidnn.layers import FC, BatchNorm, Conv, ConvTranspose, Flatten, Layer
 from minidnn.window import Window
 from weights_tools.readers.onnx_layout import Atoms, Seen, extent, positions
 from weights_tools.readers.onnx_proto import Model, OnnxNode
+from weights_tools.room import give_way
 
 MAX_SIDE = 8192  # of a map
 MAX_NUMBERS = 1 << 26  # of a map
@@ -133,6 +134,7 @@ class Builder:
         key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str, how)
         if key not in self._final:
             self.source.take(4 * array.size, f"{self.source.path}")
+            give_way(array)
             made = np.ascontiguousarray(change(array), np.float32)
             if np.may_share_memory(made, array):  # it would keep the file open, at whatever byte it lies
                 made = made.copy()

@@ -25,6 +25,7 @@ from minidnn.errors import (
     UnsupportedError,
 )
 from weights_tools.detect import opened
+from weights_tools.room import give_way
 from weights_tools.wire import Message, varint
 
 MAX_NODES = 100_000
@@ -105,6 +106,7 @@ class Source:
             raise miscounted(where, len(found), count, "numbers", dims)
         if kind == BFLOAT16:
             self.take(4 * count, where)
+            give_way(found)
             found = (found.astype("<u4") << 16).view("<f4")
         return found.reshape(dims)
 
@@ -132,7 +134,7 @@ class Source:
         if not self.allow_external:
             raise UnsafeFileError(
                 f"{where} lies in another file ({name!r}), which could be any of yours; if you trust the "
-                "model, allow files of its own folder: --allow-external (allow_external=True)"
+                "model, let it read the files of its own folder: --allow-external (allow_external=True)"
             )
         if name not in self._beside:
             self._beside[name] = beside(self.path, name, where)

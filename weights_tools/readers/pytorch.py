@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
 from minidnn.errors import DamagedFileError, FileFormatError, MismatchError, UnsupportedError
-from weights_tools.detect import LEGACY_TORCH, opened
+from weights_tools.detect import LEGACY_TORCH, held, opened
 from weights_tools.foreign import Foreign
 from weights_tools.pickles import load
 from weights_tools.readers.by_name import foreign_of
@@ -51,7 +52,8 @@ def read(path: str | os.PathLike) -> Foreign:
 
 # The two containers: each hands over what was saved, its storages, and their bytes, by key.
 
-Content = tuple[Any, dict[str, Storage], dict[str, bytes]]
+Bytes = bytes | memoryview
+Content = tuple[Any, dict[str, Storage], dict[str, Bytes]]
 
 
 def _archive(path: Path) -> Content:
@@ -84,7 +86,7 @@ def _root(archive: Archive) -> str:
 
 
 def _legacy(path: Path) -> Content:
-    data, at, what = path.read_bytes(), len(LEGACY_TORCH), str(path)
+    data, at, what = held(path), len(LEGACY_TORCH), str(path)
     storages: dict[str, Storage] = {}
     protocol, at = load(data, {}, what, at=at)
     system, at = load(data, {}, what, at=at)
@@ -108,14 +110,14 @@ def _legacy(path: Path) -> Content:
         if count != storages[key].numel:
             found = f"has {count:,} numbers, expected {storages[key].numel:,}"
             raise DamagedFileError(f"{path}: storage {key[:20]!r} {found}; fetch it again")
-        stored[key] = _sized(data[at + 8 : at + 8 + size], storages[key], path)
+        stored[key] = _sized(memoryview(data)[at + 8 : at + 8 + size], storages[key], path)
         at += 8 + size
     if at != len(data):
         raise DamagedFileError(f"{path}: {len(data) - at:,} bytes behind the last storage; fetch it again")
     return saved, storages, stored
 
 
-def _unpickled(data: bytes, what: str, at: int, storages: dict[str, Storage]) -> tuple[Any, int]:
+def _unpickled(data: bytes | mmap, what: str, at: int, storages: dict[str, Storage]) -> tuple[Any, int]:
     """The pickle of what was saved; `storages` gets those that it points to."""
 
     def persistent(key: Any) -> Storage:
@@ -127,7 +129,7 @@ def _unpickled(data: bytes, what: str, at: int, storages: dict[str, Storage]) ->
     return load(data, ALLOWED, what, at=at, persistent=persistent, refuse=refused)
 
 
-def _sized(data: bytes, storage: Storage, path: Path) -> bytes:
+def _sized(data: Bytes, storage: Storage, path: Path) -> Bytes:
     if len(data) != storage.nbytes:
         found = f"has {len(data):,} bytes, expected {storage.nbytes:,}"
         raise DamagedFileError(f"{path}: storage {storage.key[:20]!r} {found}; cut short? fetch it again")

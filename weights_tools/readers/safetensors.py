@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidnn.errors import DamagedFileError, FileFormatError, TooLargeError, UnsafeFileError, UnsupportedError
-from weights_tools.detect import opened
+from weights_tools.detect import held, opened
 from weights_tools.foreign import Foreign
 from weights_tools.pickled_arrays import checked_shape
 from weights_tools.readers.by_name import foreign_of
+from weights_tools.room import give_way
 
 MAX_LIST = 100_000_000  # bytes
 HEADS = ("classifier", "fc", "head", "linear", "output")
@@ -44,7 +45,7 @@ def read(path: str | os.PathLike) -> Foreign:
     path = Path(path)
     if len(opened(path)) < 8:
         raise FileFormatError(f"{path}: not a safetensors file: less than 8 bytes; fetch it again")
-    data = memoryview(path.read_bytes())
+    data = memoryview(held(path))
     listed, begin = _listed(data, path)
     remarks = listed.pop("__metadata__", {})
     if not isinstance(remarks, dict) or not all(isinstance(text, str) for text in remarks.values()):
@@ -128,7 +129,10 @@ def _array(data: memoryview, one: dict[str, Any], end: int, what: str) -> np.nda
         return np.zeros(shape, "<f4" if one["dtype"] == "BF16" else dtype)
     array = np.frombuffer(data[begin:stop], dtype).reshape(shape)
     if one["dtype"] == "BF16":  # the upper half of a float32
-        return (array.astype("<u4") << 16).view("<f4")
+        give_way(array)
+        wide = array.astype("<u4")
+        wide <<= 16
+        return wide.view("<f4")
     return array
 
 

@@ -119,7 +119,9 @@ def refused(what: str, names: list[str]) -> FileError:
     return refusal(what, names)
 
 
-def cut(tensors: Mapping[str, Tensor], stored: Mapping[str, bytes], what: str) -> dict[str, np.ndarray]:
+def cut(
+    tensors: Mapping[str, Tensor], stored: Mapping[str, bytes | memoryview], what: str
+) -> dict[str, np.ndarray]:
     """The tensors as views of the bytes of their storages."""
     limit = MAX_EXPANDED * sum(map(len, stored.values()))
     total = 0
@@ -136,7 +138,7 @@ def cut(tensors: Mapping[str, Tensor], stored: Mapping[str, bytes], what: str) -
     return {name: _view(tensor, stored, f"{what}: {name!r}") for name, tensor in tensors.items()}
 
 
-def _view(tensor: Tensor, stored: Mapping[str, bytes], what: str) -> np.ndarray:
+def _view(tensor: Tensor, stored: Mapping[str, bytes | memoryview], what: str) -> np.ndarray:
     storage, shape = tensor.storage, tuple(tensor.shape)
     stride, offset = tensor.stride, tensor.offset
     known = isinstance(stride, tuple | list) and len(stride) == len(shape) and type(offset) is int

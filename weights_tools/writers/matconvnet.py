@@ -22,14 +22,17 @@ from minidnn.files import replacing
 from minidnn.layers import Add, Concat, Flatten
 from minidnn.net import Net
 from minidnn.params import sharers
+from weights_tools.writers import matconvnet_pictures as pictures
 from weights_tools.writers.matconvnet_layers import BLOCKS, Fields, cell, lacking, record
-from weights_tools.writers.matconvnet_pictures import described, seen_as_rgb
 
 MOST = (1 << 31) - 1  # bytes of one variable in a file of version 5
 
 
-def write(path: str | os.PathLike, net: Net, *, compress: bool = False) -> None:
-    """Write a .mat file of version 5; it appears whole, in one instant, or not at all."""
+def write(path: str | os.PathLike, net: Net, *, compress: bool = False) -> list[str]:
+    """Write a .mat file of version 5; it appears whole, in one instant, or not at all.
+
+    What comes back is what was changed: filters that take the place of a scale, or of an order of channels.
+    """
     path = Path(path)
     if net.without_weights:
         raise WeightsError(
@@ -37,17 +40,18 @@ def write(path: str | os.PathLike, net: Net, *, compress: bool = False) -> None:
         )
     if any(isinstance(node.layer, Flatten) for node in net.nodes):
         net = net.as_convolutional()
-    if wanting := lacking(net):
+    if wanting := lacking(net) + pictures.lacking(net):
         advice = "cut the net before these layers"
         raise UnsupportedError(f"{path}: MatConvNet has no {'; no '.join(wanting)}; {advice}")
     nbytes = sum(array.nbytes for array in (net.params | net.buffers).values())
     if nbytes > MOST:
         raise TooLargeError(f"{path}: {nbytes:,} bytes of weights, a .mat file of version 5 holds {MOST:,}")
-    net = seen_as_rgb(path, net)
+    net, remarks = pictures.seen_as_rgb(net)
     variables = _simplenn(net) if _is_row(net) else _dagnn(net)
-    variables["meta"] = described(net)
+    variables["meta"] = pictures.described(net)
     with replacing(path) as partial:
         scipy.io.savemat(partial, variables, appendmat=False, do_compression=compress, long_field_names=True)
+    return remarks
 
 
 def _is_row(net: Net) -> bool:

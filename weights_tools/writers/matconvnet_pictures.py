@@ -3,51 +3,81 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidnn.errors import UnsupportedError
 from minidnn.images import Preprocess
 from minidnn.layers import FC, Conv
 from minidnn.net import Net
 from weights_tools.writers.matconvnet_layers import cell, numbers
 
 
-def seen_as_rgb(path: Path, net: Net) -> Net:
-    """The same net for pixels that are neither scaled nor swapped; its first filters see to that.
+def lacking(net: Net) -> list[str]:
+    """The layers that read pictures as MatConvNet has none and cannot be made to read its own."""
+    if not _is_foreign(net.preprocess):
+        return []
+    strange = [
+        f"{node.name}: {type(node.layer).__name__}"
+        for node in net.nodes
+        if net.input in node.inputs and not _takes_all_channels(node.layer, net.preprocess.channels)
+    ]
+    what = "pictures but RGB from 0 to 255, which only a convolution over all channels can be made to read"
+    return [f"{what} ({', '.join(strange)})"] if strange else []
+
+
+def seen_as_rgb(net: Net) -> tuple[Net, list[str]]:
+    """The same net for pixels that are neither scaled nor swapped, and what was done to its first filters.
 
         (p * scale - mean) / std * w  =  (p - mean / scale) * (w * scale / std)
 
-    The average is subtracted before any padding, so zeros there mean the same to both.
+    The average is subtracted before any padding, so zeros there mean the same to both. Swapped filters, and
+    those times a power of two, are the same to the last bit; others are rounded once.
     """
     preprocess: Preprocess | None = net.preprocess
-    if preprocess is None or (
-        preprocess.order != "BGR" and preprocess.scale == 1 and set(preprocess.std) == {1}
-    ):
-        return net
+    if preprocess is None or not _is_foreign(preprocess):
+        return net, []
     factor = np.broadcast_to(np.divide(preprocess.scale, preprocess.std), preprocess.channels)
     mean = np.divide(preprocess.mean, preprocess.scale)
     swap = -1 if preprocess.order == "BGR" else 1
-    nodes = []
+    nodes, remarks = [], []
     for node in net.nodes:
         if net.input in node.inputs:
-            node = node._replace(layer=_rescaled(path, node.name, node.layer, factor, swap))
+            node = node._replace(layer=_rescaled(node.layer, factor, swap))
+            remarks += _remarks(node.name, factor, swap)
         nodes.append(node)
     own: Any = mean[..., ::swap] if mean.shape[-1] > 1 else mean
     order = "RGB" if preprocess.order == "BGR" else preprocess.order
     own = own.astype("float32") if own.ndim == 3 else tuple(own.tolist())
-    return net.with_nodes(nodes, preprocess=replace(preprocess, order=order, scale=1.0, mean=own, std=(1.0,)))
+    told = replace(preprocess, order=order, scale=1.0, mean=own, std=(1.0,))
+    return net.with_nodes(nodes, preprocess=told), remarks
 
 
-def _rescaled(path: Path, name: str, layer: Any, factor: np.ndarray, swap: int) -> Any:
-    if not isinstance(layer, Conv | FC) or layer.w.shape[2] != len(factor):
-        what = f"a {type(layer).__name__} that reads pictures as another convention has them"
-        advice = "only a convolution over all channels can be made to read RGB from 0 to 255"
-        raise UnsupportedError(f"{path}: {name!r} is {what}; {advice}")
+def _is_foreign(preprocess: Preprocess | None) -> bool:
+    """Whether pictures are other than RGB or grey from 0 to 255, less a mean."""
+    if preprocess is None:
+        return False
+    return preprocess.order == "BGR" or preprocess.scale != 1 or set(preprocess.std) != {1}
+
+
+def _takes_all_channels(layer: Any, channels: int) -> bool:
+    return isinstance(layer, Conv | FC) and layer.w.shape[2] == channels
+
+
+def _rescaled(layer: Any, factor: np.ndarray, swap: int) -> Any:
     scaled = layer.w * factor[:, None].astype(layer.w.dtype)
     return replace(layer, w=np.ascontiguousarray(scaled[:, :, ::swap]))
+
+
+def _remarks(name: str, factor: np.ndarray, swap: int) -> list[str]:
+    said = [f"{name!r}: the channels of its filters were turned round, from BGR to RGB"] if swap < 0 else []
+    if (factor != 1).any():
+        each = ", ".join(f"{one:.6g}" for one in np.unique(factor))
+        rounded = (np.frexp(factor)[0] != 0.5).any()
+        exact = "rounded once" if rounded else "a power of two, so exactly"
+        what = "MatConvNet subtracts a mean and does nothing else to pictures"
+        said.append(f"{name!r}: its filters were multiplied by {each} ({exact}), for {what}")
+    return said
 
 
 def described(net: Net) -> dict[str, Any]:

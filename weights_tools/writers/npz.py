@@ -13,7 +13,7 @@ from minidnn.net import Net
 from weights_tools.writers.safetensors import arrays_of
 
 
-def write(path: str | os.PathLike, net: Net) -> None:
+def write(path: str | os.PathLike, net: Net) -> list[str]:
     """numpy.load(path) opens it; it appears whole, in one instant, or not at all."""
     path = Path(path)
     arrays = arrays_of(path, net)
@@ -22,3 +22,4 @@ def write(path: str | os.PathLike, net: Net) -> None:
             member = zipfile.ZipInfo(f"{name}.npy")  # of 1980
             with archive.open(member, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
+    return []  # nothing was changed

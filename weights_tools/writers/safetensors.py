@@ -17,7 +17,7 @@ CODES = {"float32": "F32", "float64": "F64"}
 ALIGNED = 8  # bytes: the arrays begin at a multiple
 
 
-def write(path: str | os.PathLike, net: Net) -> None:
+def write(path: str | os.PathLike, net: Net) -> list[str]:
     """The file appears whole, in one instant, or not at all."""
     path = Path(path)
     arrays = arrays_of(path, net)
@@ -32,6 +32,7 @@ def write(path: str | os.PathLike, net: Net) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
             file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+    return []  # nothing was changed
 
 
 def arrays_of(path: Path, net: Net) -> dict[str, np.ndarray]:
