@@ -75,8 +75,8 @@ def test_a_rotation_by_0_and_a_scale_by_1_change_nothing():
 
 def test_a_rotation_by_a_quarter_turn_is_numpys():
     image = pictures(n=1, h=8, w=8)
-    quarter = np.array([[[0.0, -1.0], [1.0, 0.0]]])
-    np.testing.assert_allclose(augment._sampled(image, quarter)[0], np.rot90(image[0], -1), atol=1e-3)
+    found = augment.rotated(image, np.array([90.0]))
+    np.testing.assert_allclose(found[0], np.rot90(image[0], -1), atol=1e-3)
 
 
 def test_a_scale_by_2_shows_the_middle():

@@ -133,7 +133,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
         + b"}"
     )
     np.savez(path, told=np.frombuffer(deep, np.uint8))
-    with pytest.raises(DamagedFileError, match="nested deeper than any run"):
+    with pytest.raises(DamagedFileError, match="nested deeper than 20"):
         checkpoint.load(path)
 
 

@@ -15,10 +15,19 @@ import pytest
 from minidnn import weights, zoo
 from minidnn.cli import train
 from minidnn.cli.settings import from_toml
-from minidnn.errors import DivergedError, MismatchError, OutputError, UsageError
+from minidnn.errors import (
+    DamagedFileError,
+    DivergedError,
+    FileFormatError,
+    MismatchError,
+    OutputError,
+    ShapeError,
+    UsageError,
+)
 from minidnn.layers import BatchNorm
 from minidnn.train import checkpoint, recipe
 from minidnn.train.recipe import Recipe
+from tests import fakedevice
 
 
 @pytest.fixture
@@ -50,7 +59,7 @@ def test_it_trains_and_leaves_weights_a_log_and_curves(digits, tmp_path, capsys)
     assert run("--data", digits, "-o", out, "--epochs", 4, "--batch", 12, *settings()) == 0
     said = capsys.readouterr().out
     assert "lenet, 431,080 parameters" in said and "72 for train, 24 for validation, 24 for test" in said
-    assert "epoch   4: loss" in said and "test error: top-1" in said
+    assert "epoch   4: loss" in said and ", top-5 " in said and "test error: top-1" in said
     net, log = weights.load(out / "weights.h5"), json.loads((out / "log.json").read_text())
     assert net.preprocess.order == "GRAY" and net.preprocess.mean[0] > 10 and net.classes[7] == "7"
     assert len(log["epochs"]) == 4 and log["test"]["top1"] < 0.3 and log["recipe"]["rate"] == 0.001
@@ -88,13 +97,37 @@ def test_stopped_by_ctrl_c_it_keeps_all_and_goes_on_to_the_same_weights(
     )
 
 
+def test_a_run_goes_on_on_another_device_than_it_began_on(digits, tmp_path, device):
+    def weights_after(out, *devices):
+        run("--data", digits, "-o", out, "--epochs", 1, "--batch", 12, *settings(), "--device", devices[0])
+        for epochs, name in enumerate(devices[1:], start=2):
+            assert run("--resume", "-o", out, "--epochs", epochs, "--device", name) == 0
+            assert json.loads((out / "log.json").read_text())["device"] == name
+        return checkpoint.load(out / "checkpoint.npz").weights["fc3/w"]
+
+    fakedevice.TRAFFIC.clear()
+    here = weights_after(tmp_path / "here", "cpu", "cpu", "cpu")
+    assert not fakedevice.TRAFFIC
+    there = weights_after(tmp_path / "there", device, "cpu", device)
+    assert bool(fakedevice.TRAFFIC) == (device == "fake")
+    np.testing.assert_allclose(there, here, atol=1e-3)
+
+
+def test_it_ends_early_and_says_so(digits, tmp_path, capsys):
+    more = settings("patience=1", "schedule=plateau", "loss=structured_hinge", "clip=1")
+    assert run("--data", digits, "-o", tmp_path / "out", "--epochs", 40, "--batch", 12, *more) == 0
+    assert "ends here: no new low of the loss for 1 epochs" in capsys.readouterr().out
+    log = json.loads((tmp_path / "out" / "log.json").read_text())
+    assert len(log["epochs"]) < 40 and log["ended"] == "no new low of the loss for 1 epochs"
+
+
 def test_more_epochs_can_be_asked_for_later_and_nothing_else(digits, tmp_path):
     out = tmp_path / "out"
     run("--data", digits, "-o", out, "--epochs", 1, "--batch", 12)
     assert run("--resume", "-o", out, "--epochs", 2) == 0
     assert checkpoint.load(out / "checkpoint.npz").state.epoch == 2
-    with pytest.raises(UsageError, match="leave out rate"):
-        run("--resume", "-o", out, "--rate", 0.5)
+    with pytest.raises(UsageError, match="leave out rate, seed"):
+        run("--resume", "-o", out, "--rate", 0.5, "--seed", 0)
 
 
 def test_other_data_are_noticed_and_data_that_moved_can_be_named(digits, tmp_path):
@@ -153,6 +186,43 @@ def test_a_run_that_diverges_leaves_the_last_good_checkpoint(digits, tmp_path):
     assert all(np.isfinite(a).all() for a in checkpoint.load(out / "checkpoint.npz").weights.values())
 
 
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(digits, tmp_path):
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "out"
+    run("--data", digits, "-o", out, "--epochs", 1, "--batch", 12)
+    before, limits = (out / "checkpoint.npz").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        with pytest.raises(OutputError, match=r"checkpoint\.npz: File too large; allow larger files"):
+            run("--resume", "-o", out, "--epochs", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (out / "checkpoint.npz").read_bytes() == before
+    assert run("--resume", "-o", out, "--epochs", 2) == 0
+
+
+def test_checkpoints_that_cannot_be_gone_on_with(digits, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "out" / "checkpoint.npz"
+    with pytest.raises(FileFormatError, match=r"checkpoint\.npz: no such file"):
+        run("--resume", "-o", out)
+    run("--data", digits, "-o", out, "--epochs", 1, "--batch", 12)
+    whole, saved = path.read_bytes(), checkpoint.load(path)
+    path.write_bytes(whole[:-1000])
+    with pytest.raises(DamagedFileError, match=r"checkpoint\.npz: no whole"):
+        run("--resume", "-o", out)
+    net, about = saved.into(Recipe().first_net(Recipe(data=str(digits)).splits().train)), saved.about
+    other = about | {"recipe": about["recipe"] | {"net": "lenet5", "options": ()}}
+    for changes, error, words in [
+        ({"recipe": about["recipe"] | {"rate": "quick"}}, UsageError, "rate=quick: give it like its default"),
+        ({"recipe": 3}, DamagedFileError, "no recipe in it"),
+        ({}, DamagedFileError, "no recipe in it"),
+        (other, (MismatchError, ShapeError), "."),
+    ]:
+        checkpoint.save(path, net, saved.state, changes)
+        with pytest.raises(error, match=words):
+            run("--resume", "-o", out, "--epochs", 2)
+
+
 def test_a_net_with_batch_norms_is_saved_without_and_can_be_gone_on_with(tmp_path):
     rng = np.random.default_rng(0)
     path, out = tmp_path / "things.npz", tmp_path / "out"
@@ -188,10 +258,24 @@ def test_what_the_command_line_can_get_wrong(digits, tmp_path):
         (["--data", digits, "--set", "options=x"], "options: 'x'; give it as name=value"),
         (["--data", digits, "--net", "lenett"], "no net 'lenett'"),
         (["--data", digits, "--batch", 5000], "batches of 5000, and 72 pictures to learn from"),
+        (["--data", digits, "--set", "dropout=0.5"], "dropout=0.5, and lenet has no Dropout layer"),
+        (["--data", digits, "--epochs", -2], "epochs=-2; give 0 or more"),
     ]:
         with pytest.raises(UsageError, match=words):
             run(*arguments, "-o", tmp_path / "out")
+    with pytest.raises(ShapeError, match="train: pictures of 1 channels, the net sees 3; give others, or"):
+        run("--data", digits, "--net", "tiny", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists(), "and nothing was begun"
+
+
+def test_pictures_of_one_class_or_in_colour(tmp_path):
+    path, images = tmp_path / "some.npz", np.zeros((20, 28, 28, 3), np.uint8)
+    np.savez(path, images=images, labels=np.zeros(20, int))
+    with pytest.raises(UsageError, match="train: all pictures are of one class, '0'; there is nothing"):
+        run("--data", path, "-o", tmp_path / "out")
+    np.savez(path, images=images, labels=np.arange(20) % 10)
+    with pytest.raises(ShapeError, match="train: pictures of 3 channels, the net sees 1; set grey=true"):
+        run("--data", path, "-o", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", recipe.built_in())

@@ -14,13 +14,22 @@ from typing import Any
 from tqdm import tqdm
 
 from minidnn import __version__, weights, zoo
+from minidnn.arrays import device_of
+from minidnn.cli.device import add_device, device_for
 from minidnn.cli.settings import changed, from_toml, from_words
 from minidnn.cli.watching import stopping
-from minidnn.errors import DivergedError, MismatchError, OutputError, UsageError, did_you_mean
+from minidnn.errors import (
+    DamagedFileError,
+    DivergedError,
+    MismatchError,
+    OutputError,
+    UsageError,
+    did_you_mean,
+)
 from minidnn.files import replacing
 from minidnn.net import Net
 from minidnn.train import checkpoint, curves
-from minidnn.train.data import Splits, fingerprint
+from minidnn.train.data import Splits, check, fingerprint
 from minidnn.train.fit import Record, State, evaluate, fit
 from minidnn.train.recipe import Recipe, built_in
 
@@ -49,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="any other setting (docs/training.md)",
     )
+    add_device(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument(
         "--dry-run", action="store_true", help="open the data and the net, and say what would be done"
@@ -58,14 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train by a recipe, or go on with a run."""
     folder = Path(args.output)
-    saved = checkpoint.load(folder / CHECKPOINT) if args.resume else None
-    if saved is None and (folder / CHECKPOINT).exists() and not args.dry_run:
-        raise UsageError(
-            f"{folder}: holds a run already; go on with it by --resume, or give another --output"
-        )
+    device = device_for(args.device)
+    saved = checkpoint.load(folder / CHECKPOINT, device) if args.resume else None
+    if saved is None and not args.dry_run:
+        _check_free(folder)
     recipe = recipe_of(args, saved)
     data = recipe.splits()
-    net = recipe.first_net(data.train)
+    check(data)
+    net = recipe.first_net(data.train).to(device)
     if saved is not None:
         _check_data(folder, data, saved)
         net = saved.into(net)
@@ -74,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     with owned(folder):
+        if saved is None:
+            _check_free(folder)  # once more: another run may have begun there, and ended, since
         return session.run()
 
 
@@ -84,10 +96,11 @@ def recipe_of(args: argparse.Namespace, saved: checkpoint.Checkpoint | None) -> 
     """
     asked = {name: getattr(args, name) for name in ("data", "net", "epochs", "batch", "rate", "seed")}
     if saved is not None:
-        other = [name for name in ("recipe", "net", "batch", "rate", "seed", "set") if getattr(args, name)]
+        names = ("recipe", "net", "batch", "rate", "seed", "set")
+        other = [name for name in names if getattr(args, name) not in (None, [])]
         if other:
             raise UsageError(f"--resume goes on with the run's own recipe; leave out {', '.join(other)}")
-        return changed(Recipe.from_json(saved.about["recipe"]), asked)
+        return changed(_recipe_in(saved, Path(args.output)), asked)
     recipe = Recipe()
     file = {} if args.recipe is None else from_toml(str(found_recipe(args.recipe)))
     for changes in (file, from_words(args.set), asked):
@@ -145,8 +158,15 @@ class Session:
 
     def __init__(self, folder: Path, recipe: Recipe, net: Net, data: Splits, state: State) -> None:
         self.folder, self.recipe, self.net, self.data, self.state = folder, recipe, net, data, state
+        self.device = device_of(next(iter(net.params.values())))
         self.records = fit(net, data, recipe.way(), state=state)
-        self.about = {"recipe": recipe.as_json(), "data": fingerprint(data.train), "minidnn": __version__}
+        self.about = {
+            "recipe": recipe.as_json(),
+            "data": fingerprint(data.train),
+            "minidnn": __version__,
+            "device": self.device,
+        }
+        self.ended = ""  # why, once it has
         self.saved = monotonic()
 
     def run(self) -> int:
@@ -169,10 +189,12 @@ class Session:
                         break
         except DivergedError:
             self.note(ended="diverged")
+            self.draw()
             raise
         if stopped:
             self.keep()
             self.note(ended="stopped")
+            self.draw()
             print(f"stopped in epoch {self.state.epoch + 1}; go on: minidnn train --resume -o {self.folder}")
             return 130
         self.finish()
@@ -180,6 +202,7 @@ class Session:
 
     def take(self, record: Record, bar: Any) -> None:
         bar.update()
+        self.ended = record.ended
         words = f"epoch {record.epoch}, loss {record.loss:.3f}, {record.images_per_second:.0f} images/s"
         bar.set_postfix_str(f"{words}, {_clock(record.eta)} left", refresh=False)
         if record.row is not None:
@@ -190,6 +213,8 @@ class Session:
                 row.get("validation_top1", 1.0) for row in self.state.history
             ):
                 self.save_weights(BEST, record.row)
+            if self.ended and record.epoch < self.recipe.epochs:
+                bar.write(f"ends here: {record.ended}")
         elif monotonic() - self.saved > CHECKPOINT_SECONDS:
             self.keep()
 
@@ -198,7 +223,7 @@ class Session:
         self.saved = monotonic()
 
     def note(self, **more: Any) -> None:
-        """The log, as far as it is; the curves, where there is something to draw them with."""
+        """The log, as far as it is."""
         log = self.about | {"epochs": self.state.history} | more
         with replacing(self.folder / LOG) as partial:
             partial.write_text(json.dumps(log, indent=1) + "\n")
@@ -208,18 +233,24 @@ class Session:
         about = {"trained by": f"minidnn {__version__}", "recipe": self.recipe.as_json(), "result": result}
         weights.save(self.folder / name, net, dtype=self.recipe.dtype, provenance=about)
 
-    def finish(self) -> None:
-        """Judge by the test set, once, what is saved: folded, and rounded if float16 was asked for."""
-        self.save_weights(WEIGHTS, self.state.history[-1] if self.state.history else {})
-        saved = weights.load(self.folder / WEIGHTS)
-        found = evaluate(saved, self.data.test, loss=self.recipe.loss)
-        self.save_weights(WEIGHTS, found | {"seconds": self.state.seconds})
-        self.note(test=found, seconds=self.state.seconds)
+    def draw(self) -> None:
+        """The curves, where there is something to draw, and to draw it with."""
+        if not self.state.history:
+            return
         try:
             title = f"{self.recipe.net} on {self.recipe.data}"
             curves.save_plot(self.folder / CURVES, curves.curves(self.state.history, title=title))
         except UsageError as error:
             print(error)
+
+    def finish(self) -> None:
+        """Judge by the test set, once, what is saved: folded, and rounded if float16 was asked for."""
+        self.save_weights(WEIGHTS, self.state.history[-1] if self.state.history else {})
+        saved: Net = weights.load(self.folder / WEIGHTS)
+        found = evaluate(saved.to(self.device), self.data.test, loss=self.recipe.loss)
+        self.save_weights(WEIGHTS, found | {"seconds": self.state.seconds})
+        self.note(test=found, seconds=self.state.seconds, ended=self.ended)
+        self.draw()
         wrong = f"top-1 {found['top1']:.2%}, top-5 {found['top5']:.2%}"
         print(
             f"test error: {wrong} of {len(self.data.test):,} pictures, after {_clock(self.state.seconds)} "
@@ -232,7 +263,23 @@ def told(row: dict[str, Any]) -> str:
     words = f"epoch {row['epoch']:3}: loss {row['loss']:.4f}, error {row['error']:.2%}"
     if "validation_loss" in row:
         words += f"; validation: loss {row['validation_loss']:.4f}, error {row['validation_top1']:.2%}"
+        words += f", top-5 {row['validation_top5']:.2%}"
     return f"{words}; {row['images_per_second']:.0f} images/s"
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / CHECKPOINT).exists():
+        raise UsageError(
+            f"{folder}: holds a run already; go on with it by --resume, or give another --output"
+        )
+
+
+def _recipe_in(saved: checkpoint.Checkpoint, folder: Path) -> Recipe:
+    try:
+        return changed(Recipe(), Recipe.from_json(saved.about["recipe"]).as_json())
+    except (KeyError, AttributeError):
+        what = f"{folder / CHECKPOINT}: no recipe in it"
+        raise DamagedFileError(f"{what}; go on with it from Python, or from another one") from None
 
 
 def _check_data(folder: Path, data: Splits, saved: checkpoint.Checkpoint) -> None:

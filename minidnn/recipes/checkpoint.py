@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidnn import npz
 from minidnn.arrays import to_device, to_host
 from minidnn.dream import Frame, State
-from minidnn.errors import DamagedFileError, FileFormatError, MinidnnError, MismatchError
-from minidnn.files import replacing
+from minidnn.errors import DamagedFileError, FileError, FileFormatError, MinidnnError, MismatchError
 from minidnn.recipes.job import Job, Opened
 
 MEASURED = ("value", "penalty", "gradient_norm", "penalty_norm", "step_norm", "seconds", "number", "octave")
@@ -40,39 +37,35 @@ def save(path: str | Path, there: Checkpoint) -> None:
         "files": there.files,
         "history": there.history,
         "frame": {name: getattr(frame, name) for name in MEASURED} | {"layer_norms": frame.layer_norms},
-        "state": _packed(vars(frame.state), arrays),
+        "state": npz.packed(vars(frame.state), arrays),
     }
     arrays["picture"] = to_host(frame.picture)
-    arrays["told"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    npz.write(path, told, arrays)
 
 
 def load(path: str | Path, device: str = "cpu") -> Checkpoint:
     """Read one that `save` wrote, to go on with on that device."""
+    if not Path(path).exists():
+        raise FileFormatError(f"{path}: no such file; a dream writes one with --checkpoint")
     try:
-        _check_sizes(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            told = json.loads(arrays["told"].tobytes())
-            state = State(**_unpacked(told["state"], arrays))
-            frame = Frame(arrays["picture"], **told["frame"], state=state)
-            _check(frame, told["history"])
-            moved = {name: to_device(arrays[name], device) for name in arrays.files}
-            state = State(**_unpacked(told["state"], moved))
-            frame = replace(frame, picture=moved["picture"], state=state)
-            return Checkpoint(
-                Job.from_json(told["job"]), told["weights"], dict(told["files"]), frame, told["history"]
-            )
+        told, arrays = npz.reopen(path)
+    except FileError as error:
+        raise _damaged(path, str(error).removeprefix(f"{path}: ").partition(";")[0]) from None
+    try:
+        state = State(**npz.unpacked(told["state"], arrays))
+        frame = Frame(arrays["picture"], **told["frame"], state=state)
+        _check(frame, told["history"])
+        moved = {name: to_device(array, device) for name, array in arrays.items()}
+        state = State(**npz.unpacked(told["state"], moved))
+        frame = replace(frame, picture=moved["picture"], state=state)
+        return Checkpoint(
+            Job.from_json(told["job"]), told["weights"], dict(told["files"]), frame, told["history"]
+        )
     except MinidnnError as error:
         error.add_note(f"in {path}")
         raise
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file; a dream writes one with --checkpoint") from None
     except Exception as error:  # what is wrong with such a file comes as an error of a dozen kinds
-        found = f"{type(error).__name__}: {error}"
-        raise DamagedFileError(
-            f"{path}: no checkpoint of a dream, or damaged ({found:.200}); begin the dream anew"
-        ) from None
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
 
 
 def check(path: str | Path, there: Checkpoint, opened: Opened, weights: str) -> None:
@@ -89,11 +82,9 @@ def check(path: str | Path, there: Checkpoint, opened: Opened, weights: str) -> 
         raise MismatchError(f"{path}: its picture is not one of this dream; begin the dream anew")
 
 
-def _check_sizes(path: str | Path) -> None:
-    """That nothing in the file says it is larger than the file: `save` compresses nothing."""
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > Path(path).stat().st_size:
-            raise ValueError("it claims to hold more than it has")
+def _damaged(path: str | Path, found: str) -> DamagedFileError:
+    what = f"no checkpoint of a dream, or damaged ({found:.200})"
+    return DamagedFileError(f"{path}: {what}; begin the dream anew")
 
 
 def _check(frame: Frame, history: Any) -> None:
@@ -107,28 +98,3 @@ def _check(frame: Frame, history: Any) -> None:
             raise ValueError(f"a step noted as {row!r:.60}")
         for name in MEASURED:
             float(row[name])
-
-
-def _packed(part: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The same in JSON's own kinds; arrays go into `arrays`, and their names stay here."""
-    if isinstance(part, Mapping):
-        return {"dict": {name: _packed(inner, arrays) for name, inner in part.items()}}
-    if isinstance(part, list | tuple):
-        return {type(part).__name__: [_packed(inner, arrays) for inner in part]}
-    if part is None or isinstance(part, int | float | str):
-        return part
-    name = f"array{len(arrays)}"
-    arrays[name] = to_host(part)
-    return {"array": name}
-
-
-def _unpacked(part: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    if not isinstance(part, dict):
-        return part
-    ((kind, inner),) = part.items()
-    if kind == "array":
-        return arrays[inner]
-    if kind == "dict":
-        return {name: _unpacked(one, arrays) for name, one in inner.items()}
-    items = [_unpacked(one, arrays) for one in inner]
-    return tuple(items) if kind == "tuple" else items

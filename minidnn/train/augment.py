@@ -72,9 +72,7 @@ class Rotate(_Checked):
     degrees: float = 15.0
 
     def __call__(self, images: np.ndarray, rng: Rng) -> np.ndarray:
-        angle = np.radians(rng.uniform(-self.degrees, self.degrees, len(images)))
-        cos, sin = np.cos(angle), np.sin(angle)
-        return _sampled(images, np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2))
+        return rotated(images, rng.uniform(-self.degrees, self.degrees, len(images)))
 
 
 @dataclass(frozen=True)
@@ -170,6 +168,13 @@ def from_words(words: Iterable[str]) -> tuple[Augmentation, ...]:
             takes = ", ".join(f"{field.name} ({field.default})" for field in fields(kind))
             raise UsageError(f"augmentation {word!r}: {name} takes {takes}") from None
     return tuple(found)
+
+
+def rotated(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Each picture turned clockwise around its middle by its own angle; the border is repeated."""
+    angle = np.radians(degrees)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return _sampled(images, np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2))
 
 
 def applied(augmentations: Iterable[Augmentation], images: np.ndarray, rng: Rng) -> np.ndarray:

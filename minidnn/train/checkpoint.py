@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidnn.arrays import to_host
+from minidnn import npz
+from minidnn.arrays import Array, to_device, to_host
 from minidnn.errors import DamagedFileError, DivergedError, FileFormatError, MismatchError
-from minidnn.files import replacing
 from minidnn.net import Net
-from minidnn.train import npz
 from minidnn.train.fit import State
 
 KIND, VERSION = "minidnn-training", 1
-MAX_DEPTH = 20
 KEPT = ("epoch", "batch", "loss", "wrong", "seconds", "memory", "history")
 
 
@@ -25,7 +22,7 @@ class Checkpoint(NamedTuple):
     """Where a run is, its weights by name, and what it was of: a recipe, and the data's fingerprint."""
 
     state: State
-    weights: dict[str, np.ndarray]
+    weights: dict[str, Array]
     about: dict[str, Any]
 
     def into(self, net: Net) -> Net:
@@ -53,54 +50,44 @@ def save(path: str | Path, net: Net, state: State, about: Mapping[str, Any]) -> 
         "kind": KIND,
         "version": VERSION,
         "about": dict(about),
-        "state": _packed({name: getattr(state, name) for name in KEPT}, arrays),
-        "weights": _packed(dict(net.params | net.buffers), arrays),
+        "state": npz.packed({name: getattr(state, name) for name in KEPT}, arrays),
+        "weights": npz.packed(dict(net.params | net.buffers), arrays),
     }
-    arrays["told"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    npz.write(path, told, arrays)
 
 
-def load(path: str | Path) -> Checkpoint:
-    """Read one that `save` wrote."""
-    arrays = npz.read(path)
+def load(path: str | Path, device: str = "cpu") -> Checkpoint:
+    """Read one that `save` wrote, wherever that computed, to go on with on that device."""
+    told, arrays = npz.reopen(path)
     try:
-        told = json.loads(arrays["told"].tobytes())
         if told["kind"] != KIND:
             raise MismatchError(f"{path}: no checkpoint of a training run; name another file")
         if told["version"] != VERSION:
             raise FileFormatError(
                 f"{path}: version {told['version']}, this minidnn reads {VERSION}; update it"
             )
-        state = State(**_unpacked(told["state"], arrays))
-        return Checkpoint(state, _unpacked(told["weights"], arrays), told["about"])
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        there = {name: to_device(array, device) for name, array in arrays.items()}
+        found = Checkpoint(
+            State(**npz.unpacked(told["state"], there)), npz.unpacked(told["weights"], there), told["about"]
+        )
+        _check(found)
+        return found
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, MismatchError | FileFormatError):
             raise
         raise DamagedFileError(f"{path}: no whole checkpoint (at {error}); go on from another one") from None
 
 
-def _packed(part: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The same in JSON's own kinds; arrays go into `arrays`, and their names stay here."""
-    if isinstance(part, Mapping):
-        return {"dict": {name: _packed(inner, arrays) for name, inner in part.items()}}
-    if isinstance(part, list | tuple):
-        return {"list": [_packed(inner, arrays) for inner in part]}
-    if part is None or isinstance(part, int | float | str):
-        return part
-    name = f"array{len(arrays)}"
-    arrays[name] = to_host(part)
-    return {"array": name}
-
-
-def _unpacked(part: Any, arrays: Mapping[str, np.ndarray], depth: int = 0) -> Any:
-    if depth > MAX_DEPTH:
-        raise ValueError("nested deeper than any run")
-    if not isinstance(part, dict):
-        return part
-    ((kind, inner),) = part.items()
-    if kind == "array":
-        return arrays[inner]
-    if kind == "dict":
-        return {name: _unpacked(one, arrays, depth + 1) for name, one in inner.items()}
-    return [_unpacked(one, arrays, depth + 1) for one in inner]
+def _check(found: Checkpoint) -> None:
+    """That a run can go on from it, or a ValueError."""
+    state = found.state
+    counts = state.epoch, state.batch, state.wrong
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"epoch, batch, wrong = {counts}")
+    for name, array in found.weights.items():
+        if array.dtype.kind != "f":
+            raise ValueError(f"{name!r} of {array.dtype}")
+    for number in (state.loss, state.seconds, *(row["loss"] for row in state.history)):
+        float(number)
+    if not isinstance(state.memory, dict) or not isinstance(found.about, dict):
+        raise ValueError("a memory that is none")

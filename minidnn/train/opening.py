@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minidnn.errors import FileFormatError, UnsupportedError, did_you_mean
+from minidnn.errors import FileFormatError, did_you_mean
+from minidnn.train.cifar import is_cifar, read_cifar
 from minidnn.train.data import DataSet
 from minidnn.train.pictures import TARS, Wish, read_pictures
-from minidnn.train.readers import cifar_files, idx_files, read_cifar, read_idx, read_npz, read_usps
+from minidnn.train.readers import idx_files, read_idx, read_npz, read_usps
 
-KINDS = (
-    "MNIST's idx files, CIFAR-10's .bin files, USPS's zip.train, .npz, or a folder or tar of class folders"
-)
+KINDS = "MNIST's idx files, CIFAR-10's batches, USPS's zip.train, .npz, or a folder or tar of class folders"
 
 
 def open_data(
@@ -30,14 +29,13 @@ def open_data(
         return _open_file(path, Wish(size, grey), cache)
     if idx_files(path):
         return read_idx(path)
-    if cifar_files(path):
+    if is_cifar(path):
         return read_cifar(path)
-    if any((path / name).is_file() for name in ("data_batch_1", "test_batch")):
-        what = f"{path}: CIFAR-10 in Python's pickles, which can run code"
-        raise UnsupportedError(f"{what}; fetch cifar-10-binary.tar.gz, the same pictures as plain bytes")
     files = [other for other in path.iterdir() if not other.name.startswith(".")]
     if len(files) == 1 and files[0].is_file():
         return _open_file(files[0], Wish(size, grey), cache)
+    if len(files) == 1 and files[0].is_dir() and (idx_files(files[0]) or is_cifar(files[0])):
+        return open_data(files[0])
     return read_pictures(path, Wish(size, grey), cache=cache)
 
 
@@ -46,6 +44,8 @@ def _open_file(path: Path, wish: Wish, cache: Path | None) -> dict[str, DataSet]
     if name.endswith(".npz"):
         return read_npz(path)
     if name.endswith(TARS):
+        if is_cifar(path):
+            return read_cifar(path)
         return read_pictures(path, wish, cache=cache)
     if "usps" in name or name.startswith(("zip.train", "zip.test")):
         return read_usps(path)

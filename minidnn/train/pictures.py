@@ -122,7 +122,7 @@ class _Tar:
         self.path = path
 
     def found(self) -> Iterator[Found]:
-        with _opened(self.path) as tar:
+        with opened_tar(self.path) as tar:
             for number, member in enumerate(tar):
                 if number >= MAX_FILES:
                     raise TooLargeError(f"{self.path}: more than {MAX_FILES:,} files; split it")
@@ -139,7 +139,7 @@ class _Tar:
     def read(self, wanted: list[Found]) -> Iterator[tuple[Found, bytes]]:
         """In the order of the tar: going back would mean to unpack it anew."""
         by_name = {found.name: found for found in wanted}
-        with _opened(self.path) as tar:
+        with opened_tar(self.path) as tar:
             for member in tar:
                 file = tar.extractfile(member) if member.isfile() and member.name in by_name else None
                 if file is not None:
@@ -147,7 +147,8 @@ class _Tar:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+def opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """The tar, packed or not; what breaks in reading it is told in words."""
     try:
         with tarfile.open(path, "r:*") as tar:
             yield tar

@@ -1,4 +1,4 @@
-"""Data sets in their own formats: MNIST's idx, CIFAR-10's binary files, USPS in text, and .npz.
+"""Data sets in their own formats: MNIST's idx, USPS in text, and .npz (cifar.py has CIFAR-10's).
 
 Each reader holds the file's size against what the format says before it reads, and names what is wrong.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minidnn import npz
 from minidnn.errors import DamagedFileError, FileFormatError, TooLargeError, UnsupportedError
-from minidnn.train import npz
 from minidnn.train.data import DataSet, Pictures
 
 DIGITS = tuple("0123456789")
@@ -31,8 +31,6 @@ FASHION = (
     "bag",
     "ankle boot",
 )
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-RECORD = 1 + 3 * 32 * 32  # bytes of one picture in CIFAR-10's binary files: its label, and three planes
 MAX_BYTES = 1 << 34
 PARTS = {"train": "train", "t10k": "test", "test": "test"}
 AGAIN = "fetch it again"
@@ -95,35 +93,6 @@ def _check_size(path: Path, wanted: int, found: int) -> None:
     if found != wanted:
         what = "more than" if found > wanted else f"{found:,}, expected"
         raise DamagedFileError(f"{path}: not the size that it tells of: {what} {wanted:,} bytes; {AGAIN}")
-
-
-# CIFAR-10
-
-
-def cifar_files(folder: Path) -> dict[str, list[Path]]:
-    """The binary files that lie there."""
-    parts = {"train": sorted(folder.glob("data_batch_*.bin")), "test": sorted(folder.glob("test_batch.bin"))}
-    return {part: files for part, files in parts.items() if files}
-
-
-def read_cifar(folder: Path) -> dict[str, DataSet]:
-    """CIFAR-10's binary version: in each record a label and the planes of red, green and blue."""
-    parts: dict[str, DataSet] = {}
-    for part, files in cifar_files(folder).items():
-        for path in files:
-            if path.stat().st_size % RECORD or not path.stat().st_size:
-                found = f"{path.stat().st_size:,} bytes, expected a multiple of {RECORD:,}"
-                raise DamagedFileError(f"{path}: {found}; {AGAIN}")
-            labels = np.memmap(path, np.uint8, "r").reshape(-1, RECORD)[:, 0]
-            if labels.max() > 9:
-                wrong = int(np.argmax(labels > 9))
-                found = f"picture {wrong} has label {labels[wrong]}, there are 0 to 9"
-                raise DamagedFileError(f"{path}: {found}; {AGAIN}")
-        records = [np.memmap(path, np.uint8, "r").reshape(-1, RECORD) for path in files]
-        whole = records[0] if len(records) == 1 else np.concatenate(records)
-        images, name = whole[:, 1:].reshape(-1, 3, 32, 32), f"{folder} ({part})"
-        parts[part] = Pictures(images, whole[:, 0].astype(int), CIFAR10, name, planes=True)
-    return parts
 
 
 # USPS

@@ -1,19 +1,28 @@
-"""Reading .npz files of strangers: sizes are checked before room is made, and no pickle runs."""
+"""Arrays in .npz files, those of strangers too: sizes are checked before room is made, and no pickle runs.
+
+A tree of values (dicts, lists, numbers, arrays) goes into one as well: its arrays as arrays, the rest as JSON
+in one more array called "told". So a run or a dream is kept, to go on with it.
+"""
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minidnn.arrays import to_host
 from minidnn.errors import DamagedFileError, FileFormatError, TooLargeError, UnsafeFileError
+from minidnn.files import replacing
 
 MAX_BYTES = 1 << 34  # of all arrays together
 MAX_ARRAYS = 100_000
+MAX_DEPTH = 20  # of a tree
 SLACK = 1 << 16  # bytes that a header may take
 
 
@@ -33,6 +42,55 @@ def read(path: str | Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarra
         raise kind(f"{path}: no whole .npz file ({error}); write or fetch it again") from None
     except (ValueError, OSError, EOFError, zlib.error, NotImplementedError, SyntaxError) as error:
         raise DamagedFileError(f"{path}: damaged ({error}); write or fetch it again") from None
+
+
+def write(path: str | Path, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """What is told, in JSON's own kinds, and the arrays that it speaks of; whole or not at all."""
+    words = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays, told=words)
+
+
+def reopen(path: str | Path) -> tuple[Any, dict[str, np.ndarray]]:
+    """(told, arrays) as `write` wrote them. Nothing is compressed, so no more than the file's size."""
+    path = Path(path)
+    try:
+        arrays = read(path, max_bytes=path.stat().st_size if path.is_file() else 0)
+        return json.loads(arrays.pop("told").tobytes()), arrays
+    except TooLargeError:
+        raise DamagedFileError(f"{path}: claims to hold more than it has; take another one") from None
+    except (KeyError, ValueError, RecursionError):
+        raise DamagedFileError(f"{path}: no whole checkpoint (nothing is told of it); take another") from None
+
+
+def packed(part: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A tree in JSON's own kinds; its arrays go into `arrays`, and their names stay here."""
+    if isinstance(part, Mapping):
+        return {"dict": {name: packed(inner, arrays) for name, inner in part.items()}}
+    if isinstance(part, list | tuple):
+        return {"tuple" if isinstance(part, tuple) else "list": [packed(inner, arrays) for inner in part]}
+    if part is None or isinstance(part, int | float | str):
+        return part
+    name = f"array{len(arrays)}"
+    arrays[name] = to_host(part)
+    return {"array": name}
+
+
+def unpacked(part: Any, arrays: Mapping[str, Any], depth: int = 0) -> Any:
+    """The tree again; a ValueError says what is none."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if not isinstance(part, dict):
+        return part
+    kind, inner = next(iter(part.items()), ("nothing", None))
+    if len(part) == 1 and kind == "array" and isinstance(inner, str) and inner in arrays:
+        return arrays[inner]
+    if len(part) == 1 and kind == "dict" and isinstance(inner, dict):
+        return {name: unpacked(one, arrays, depth + 1) for name, one in inner.items()}
+    if len(part) == 1 and kind in ("list", "tuple") and isinstance(inner, list):
+        items = [unpacked(one, arrays, depth + 1) for one in inner]
+        return tuple(items) if kind == "tuple" else items
+    raise ValueError(f"no part of a tree: {part!s:.60}")
 
 
 def _check(path: Path, archive: zipfile.ZipFile, max_bytes: int) -> None:
