@@ -19,12 +19,12 @@ from PIL import Image
 
 from minidnn import images, zoo
 from minidnn.cli import dream as command
-from minidnn.cli import replay
+from minidnn.cli import outputs, replay
 from minidnn.cli.main import main
 from minidnn.cli.settings import changed, from_toml, from_words, size_of
 from minidnn.errors import FileFormatError, OutputError, UsageError
 from minidnn.images import films
-from minidnn.recipes import forecast
+from minidnn.recipes import forecast, memory
 from minidnn.recipes.deepdream import DeepDream
 from tests.dreamers import photo, saved
 
@@ -127,6 +127,24 @@ def test_a_plot_a_strip_and_a_report(capsys):
     assert "<h1>A dream of relu1</h1>" in Path("r.html").read_text(encoding="utf-8")
 
 
+def test_the_microscope_says_why(capsys):
+    out = dreamed(capsys, "--microscope")
+    assert "The channels of relu1 that rose most, in deviations of all of them: " in out
+    assert "What rose most in relu1\n  channel  before" in out
+    assert "Pixels at the end of their range" in out
+    out = imagined(capsys, "2", "--microscope", "-o", "bee.png")
+    assert "What gained most is " in out and "What the net takes it for" in out
+
+
+def test_a_rule_that_goes_without_the_defaults_says_so(capsys):
+    words = "rule lbfgs learns from how gradients change: without jitter, colours, smooth"
+    for option in ([], ["--dry-run"]):
+        assert words in dreamed(capsys, "--set", "rule=lbfgs", *option)
+    assert "would take turn for curvature" in dreamed(
+        capsys, "--set", "rule=lbfgs", "--set", "turn=3", code=2
+    )
+
+
 def test_a_dry_run_says_what_and_how_much_and_writes_nothing(capsys):
     out = dreamed(capsys, "--dry-run", "-o", "new/d.png", "--objective", "norm + channel:3(5)")
     assert "squared_norm(relu1) + channel 3(relu2) at relu1 (layer 2), relu2 (layer 5)" in out
@@ -163,13 +181,14 @@ def test_other_canvases_by_set(capsys, canvas):
         (["--objective", "nrm"], "no objective 'nrm'; there are norm, .*; did you mean 'norm'", 2),
         (["--objective", "channel:24"], "'relu1' has 24 channels, 0 to 23", 2),
         (
-            ["--objective", "neuron:1@27,5"],
-            "is a map of 20x24 for a picture of 20x24, it has no place 27,5",
+            ["--objective", "neuron:1@28,5"],
+            "is a map of 28x34 for a picture of 28x34, it has no place 28,5",
             2,
         ),
         (["--objective", "class:bee"], "the net knows no names of classes", 2),
         (["--objective", "class:3"], None, 0),
         (["--objective", "probability:3"], "ends in 'relu2', which is no softmax", 2),
+        (["--max-memory", "1KB"], "the least that a step of 34x28 takes is about", 3),
         (["--objective", "guide"], "wants a guide picture: --guide PHOTO", 2),
         (["--guide", "g.png"], "--guide says nothing to the objective norm", 2),
         (["--objective", "guide", "--guide", "g.png"], "g.png: No such file", 3),
@@ -229,11 +248,16 @@ def test_a_gpu_that_is_not_there(capsys, monkeypatch):
 
 
 def test_too_big_for_the_memory(capsys, monkeypatch):
-    monkeypatch.setattr(forecast, "free_memory", lambda: 100_000_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1_000_000_000)
     monkeypatch.setattr(forecast, "forecast", lambda opened: forecast.Forecast(9, 1.6e9))
     monkeypatch.setattr(command, "watch", lambda *_, **__: pytest.fail("the work began"))
     out = dreamed(capsys, "--size", "600x700", code=3)
-    assert "needs about 1.6 GB, 0.1 GB are free: dream it smaller, --size 135x158" in out
+    assert "needs about 1.6 GB, 1.0 GB are free: dream it smaller, --size 427x498, or in tiles" in out
+    assert out.rstrip().endswith("--max-memory 0.8GB")
+    monkeypatch.setattr(memory, "free_memory", lambda: 50_000_000)
+    monkeypatch.setattr(images, "clouds_over_hills", lambda *_, **__: pytest.fail("it was drawn"))
+    out = dreamed(capsys, "--size", "600x700", code=3)
+    assert "needs about 0.1 GB, 0.1 GB are free: dream it smaller, --size 4" in out and "tiles" not in out
 
 
 def test_a_picture_smaller_than_the_net_needs(capsys):
@@ -601,20 +625,31 @@ def test_a_class_is_imagined_by_name(capsys):
     assert np.array_equal(images.load("bee.png"), images.load("two.png"))
 
 
-def test_a_class_on_a_photo_behind_the_softmax_and_painted(capsys):
+def test_a_class_on_a_photo_behind_the_softmax_and_as_in_the_practical(capsys):
     imagined(capsys, "3", "--photo", photo(Path()), "--size", "35x41", "-o", "p.png")
     assert images.load("p.png").shape == (1, 35, 41, 3)
-    imagined(capsys, "3", "--after-softmax", "--seed", "4", "--set", "tv=0.1", "-o", "s.png")
+    imagined(capsys, "3", "--painted", "--after-softmax", "--seed", "4", "--set", "tv=0.1", "-o", "s.png")
     assert replay.note_of("s.png").job.settings.objective == "probability:3"
-    imagined(capsys, "3", "--painted", "-o", "w.png")
-    assert replay.note_of("w.png").job.settings.canvas == "fourier"
+    assert replay.note_of("s.png").job.settings.canvas == "fourier"
+    imagined(capsys, "3", "--rate", "4", "-o", "w.png")
+    settings = replay.note_of("w.png").job.settings
+    assert (settings.canvas, settings.rule, settings.blur, settings.blur_every) == ("pixels", "unit", 0.5, 10)
+    assert settings.rate == pytest.approx(4 * 255 * 0.225)
+
+
+def test_a_class_within_a_bound_of_memory(capsys):
+    imagined(capsys, "3", "--max-memory", "2GB", "-o", "m.png")
+    assert replay.note_of("m.png").job.settings.max_memory == "2GB"
+    assert "max_memory 'lots': give it as 2GB" in imagined(capsys, "3", "--max-memory", "lots", code=2)
+    assert "3 pictures" in imagined(capsys, "3", "--ablation", "--max-memory", "2GB", "-o", "three.png")
 
 
 def test_the_ablation_shows_three(capsys):
     assert "3 pictures" in imagined(capsys, "matchstick", "--ablation", "-o", "three.png")
     assert images.load("three.png").shape[2] > 400
-    out = imagined(capsys, "3", "--ablation", "--painted", "--strip", "s.png", code=2)
-    assert "leave out --painted, --strip" in out
+    out = imagined(capsys, "3", "--ablation", "--strip", "s.png", code=2)
+    assert "leave out --strip" in out
+    assert "leave out --microscope" in imagined(capsys, "3", "--ablation", "--microscope", code=2)
 
 
 def test_an_ablation_that_diverges_is_told(capsys):
@@ -632,6 +667,7 @@ def test_an_ablation_that_diverges_is_told(capsys):
         (["3", "--rate", "nan"], "rate nan", 2),
         (["3", "--regularisation", "-1"], "decay -", 2),
         (["3", "--blur-every", "-1"], "blur 0.5 every -1", 2),
+        (["3", "--painted", "--rate", "4", "--ablation"], "--rate, --ablation: nothing is held back", 2),
         (["3", "--photo", "none.png", "-o", "classy5.png"], "none.png: No such file", 3),
         (["3", "-o", "d.gif"], "--output d.gif", 2),
         (["3", "--size", "3x4"], "gets this far is", 3),
@@ -682,7 +718,7 @@ def test_flights_in_vain(capsys, argv, words, code):
 
 
 def test_a_trial_leaves_nothing(tmp_path):
-    command.try_out(tmp_path / "new" / "d.png")
+    outputs.try_out(tmp_path / "new" / "d.png")
     assert not list((tmp_path / "new").iterdir())
     with pytest.raises(OutputError, match="is a directory; choose another place"):
-        command.try_out(tmp_path / "new")
+        outputs.try_out(tmp_path / "new")

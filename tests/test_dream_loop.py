@@ -18,6 +18,7 @@ from minidnn.dream import (
     Fourier,
     Jitter,
     NaturalColours,
+    Smooth,
     TotalVariation,
     Turn,
     Way,
@@ -224,9 +225,10 @@ def below(kind):
 def test_a_dream_taken_up_again_goes_on_as_if_it_had_never_stopped(optimiser, canvas, rate):
     if optimiser in (SGD, Momentum, Nesterov, SlideMomentum):
         rate /= 3 * mean_gradient(canvas)
-    if optimiser is LBFGS:  # among accidents it takes leaps
-        rate /= 50
-    way = Way(optimiser(rate), canvas=canvas, transforms=ACCIDENTS)
+    if optimiser is LBFGS:  # which refuses accidents, and takes leaps
+        way = Way(LBFGS(rate / 50), canvas=canvas, **PLAIN)
+    else:
+        way = Way(optimiser(rate), canvas=canvas, transforms=ACCIDENTS)
     whole = dreamed(way, 6)
     for stopped in (1, 4):
         rest = dreamed(way, 6 - stopped, seed=99, state=whole[stopped - 1].state)
@@ -435,10 +437,27 @@ def test_every_device_dreams_the_same_dream(canvas, rate, mask, device):
     "optimiser", [MeanAbs(2.0), LBFGS(0.2)], ids=lambda optimiser: type(optimiser).__name__
 )
 def test_a_dream_on_a_device_is_taken_up_there(optimiser, device):
-    net, picture, way = seeing().to(device), to_device(photo(), device), Way(optimiser)
+    net, picture, way = seeing().to(device), to_device(photo(), device), Way(optimiser, **PLAIN)
     whole = dreamed(way, 5, net=net, picture=picture)
     rest = dreamed(way, 2, net=net, picture=picture, state=whole[2].state)
     np.testing.assert_allclose(to_host(whole[-1].picture), to_host(rest[-1].picture), rtol=1e-7)
+
+
+# Newton's way
+
+
+@each
+def test_by_curvature_the_layer_grows_with_every_step(canvas, rate):
+    values = [frame.value for frame in dreamed(Way(LBFGS(rate / 50), canvas=canvas, **PLAIN), 8)]
+    assert values == sorted(values) and values[-1] > values[0]
+
+
+@pytest.mark.parametrize(
+    "accident", [{"transforms": (Jitter(3),)}, {"filters": (Blur(),)}, {"shaping": (Smooth(),)}]
+)
+def test_by_curvature_it_goes_without_accidents(accident):
+    with pytest.raises(UsageError, match=r"takes accidents for it: give transforms=\(\), shaping=\(\)"):
+        Way(LBFGS(0.3), **{**PLAIN, **accident})
 
 
 # When it must stop

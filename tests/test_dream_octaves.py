@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from minidnn.arrays import device_of, to_device, to_host
 from minidnn.dream import (
     CPPN,
+    Anchor,
     Blur,
     Canvas,
     Fourier,
@@ -24,7 +25,7 @@ from minidnn.dream import (
     score,
     squared_norm,
 )
-from minidnn.dream.octaves import fitting_sizes
+from minidnn.dream.octaves import fitting_sizes, sized
 from minidnn.errors import ShapeError, UsageError
 from minidnn.images import Preprocess, resize
 from minidnn.optim import SGD, Adam, MeanAbs
@@ -59,6 +60,27 @@ def dreamed(way, *, picture=None, net=None, objective=CAT, steps=3, octaves=3, s
 
 def pictures(frames):
     return [frame.picture.tobytes() for frame in frames]
+
+
+# Pictures that a way holds
+
+
+def test_an_anchor_holds_the_picture_in_every_octave():
+    way = Way(MeanAbs(2.0), **PLAIN)
+    held = Way(MeanAbs(2.0), penalties=(Anchor(1e3, photo()),), **PLAIN)
+    for free, there in zip(dreamed(way), dreamed(held), strict=True):
+        start = sized(photo(), free.picture.shape[1:3])
+        if free.number > 1:  # at first there is nothing to be drawn back to
+            assert np.abs(there.picture - start).mean() < np.abs(free.picture - start).mean()
+
+
+def test_an_anchor_of_another_size_and_on_a_device(device):
+    anchor = Anchor(0.5, resize(photo(), (23, 31)))
+    assert anchor.at_size((23, 31)) is anchor
+    there = Anchor(0.5, to_device(anchor.start, device))
+    way = Way(penalties=(there,), **PLAIN)
+    frames = dreamed(way, net=seeing().to(device), picture=to_device(photo(), device))
+    assert [frame.penalty > 0 for frame in frames] == 9 * [True]
 
 
 # Sizes

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from minidnn import images, weights, zoo
 from minidnn.cli.main import main
+from minidnn.layers import Conv
+from minidnn.net import Net
 from minidnn.recipes.experiments import COURSE, EXPERIMENTS, three_layers
 
 
@@ -46,6 +49,15 @@ def test_the_layers_of_the_course_are_3_15_and_27_of_vgg16():
     net = zoo.get("vgg16", seed=None)
     assert three_layers(net) == COURSE
     assert [net.number_of(name) for name in COURSE] == [3, 15, 27]
+
+
+@pytest.mark.parametrize("count", range(2, 17))
+def test_other_nets_have_an_early_a_middle_and_a_late_layer(count):
+    rng = np.random.default_rng(count)
+    net = Net.chain({f"conv{k:02}": Conv.random(rng, 1, 3, 3) for k in range(1, count + 1)})
+    early, middle, late = three_layers(net)
+    assert early <= middle < late
+    assert early < middle or count == 2
 
 
 def test_the_guide_experiment_asks_for_its_guide(photo, tmp_path, capsys):

@@ -91,7 +91,8 @@ def test_each_setting_that_needs_another_changes_the_picture(name):
         {"canvas": "fourier", "rule": "adam", "rate": 0.05},
         {"rule": "plain", "rate": 1e-6},
         {"rule": "adam", "rate": 2.0},
-        {"rule": "lbfgs", "rate": 0.3, "jitter": 0, "smooth": (), "colours": 0.0},
+        {"rule": "lbfgs"},
+        {"rule": "lbfgs", "canvas": "fourier", "rate": 0.01},
         {"window": "random", "window_share": (0.3, 0.3)},
         {"window": "in-turn", "steps": 7},
         {"jitter": 0, "turn": 180.0, "scale": 0.9, "flip": True},
@@ -107,6 +108,16 @@ def test_the_same_seed_gives_the_same_bits():
     settings = {"window": "random", "turn": 5.0, "flip": True}
     assert np.array_equal(dreamed(**settings), dreamed(**settings))
     assert not np.array_equal(dreamed(**settings), dreamed(**settings, seed=1))
+
+
+def test_by_curvature_it_goes_without_what_is_on_by_default():
+    way = DeepDream(rule="lbfgs").way()
+    assert (way.transforms, way.shaping, way.filters) == ((), (), ())
+    assert DeepDream(rule="lbfgs").left_out == ("jitter", "colours", "smooth")
+    assert DeepDream(rule="lbfgs", colours=0.0).left_out == ("jitter", "smooth")
+    assert DeepDream(rule="lbfgs", jitter=0, colours=0.0, smooth=()).left_out == DeepDream().left_out == ()
+    values = [frame.value for frame in quick(rule="lbfgs", octaves=1, steps=6).opened().frames()]
+    assert values == sorted(values) and values[-1] > values[0]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +149,8 @@ def test_the_same_seed_gives_the_same_bits():
         ({"window_share": (0.5,)}, "window_share .*; give two"),
         ({"window": "random", "window_share": (0.8, 0.4)}, "Window of"),
         ({"canvas": "cppn", "blur": 1.0}, "leave out blur and bilateral"),
+        ({"rule": "lbfgs", "turn": 3.0}, "would take turn for curvature; leave out turn, or lbfgs"),
+        ({"rule": "lbfgs", "flip": True, "blur": 1.0}, "leave out flip and blur, or lbfgs"),
     ],
     ids=str,
 )
@@ -274,9 +287,10 @@ def test_classes_asked_for_in_vain(settings, words):
         ClassVis("3", **settings).as_dream()
 
 
-def test_a_class_grows():
+@pytest.mark.parametrize("is_painted", [True, False])
+def test_a_class_grows(is_painted):
     net = classy()
-    settings = ClassVis("2", steps=12, jitter=3).as_dream()
+    settings = ClassVis("2", steps=12, jitter=3, painted=is_painted).as_dream()
     start = np.random.default_rng(0).normal(127.5, 12, (1, 33, 29, 3)).astype("float32")
     values = [frame.value for frame in deepdream(net, start, settings)]
     assert values[-1] > values[0]

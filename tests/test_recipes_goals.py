@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minidnn import zoo
+from minidnn.arrays import to_device, to_host
 from minidnn.errors import MinidnnError, UnknownLayerError, UsageError
 from minidnn.recipes.goals import KINDS, LONGEST, class_number, named, parsed, scores_of
 from tests.dreamers import CLASSES, classy
@@ -81,6 +82,33 @@ def test_a_sum_is_the_sum(net):
     y = response(net)("conv2")
     one, other = (asked(net, text)({"conv2": y})[0] for text in ("norm", "channel:1"))
     assert asked(net, "norm + 3*channel:1")({"conv2": y})[0] == pytest.approx(one + 3 * other)
+
+
+def test_a_place_is_the_same_point_in_every_octave(net):
+    """relu1 is 36x50 for the whole and 16x23 for an octave: row 30 of 36 is row 13 of 16."""
+    here, (h, w) = response(net), net.shapes(SHAPE, upto=["relu1"])["relu1"][1:3]
+    small = (1, 20, 25, 3)
+    there = response(net, shape=small)
+    assert (h, w) == (36, 50) and there("relu1").shape[1:3] == (16, 23)
+    for (i, j), (down, right) in {(0, 0): (0, 0), (30, 11): (13, 5), (35, 49): (15, 22)}.items():
+        text = f"neuron:3@{i},{j}"
+        objective = asked(net, text, ["relu1"], shape=small, whole=SHAPE)
+        (seed,) = objective({"relu1": there("relu1") + 1})[1].values()
+        assert [tuple(place) for place in np.argwhere(seed)] == [(0, down, right, 3)]
+        (seed,) = asked(net, text, ["relu1"])({"relu1": here("relu1") + 1})[1].values()
+        assert [tuple(place) for place in np.argwhere(seed)] == [(0, i, j, 3)]
+    with pytest.raises(UsageError, match="is a map of 36x50 for a picture of 40x52, it has no place 36,2"):
+        asked(net, "neuron:3@36,2", ["relu1"], shape=small, whole=SHAPE)
+
+
+def test_a_direction_lies_where_the_net_does(device, net):
+    there = net.to(device)
+    objective = parsed("direction:0,4", there, ["conv2"], shape=SHAPE)
+    y = response(net)("conv2")
+    value, seeds = objective({"conv2": to_device(y, device)})
+    wanted, seed = asked(net, "direction:0,4")({"conv2": y})
+    assert value == pytest.approx(wanted)
+    np.testing.assert_allclose(to_host(seeds["conv2"]), seed["conv2"], rtol=1e-4, atol=1e-7)
 
 
 def test_channels_are_known_also_where_the_net_has_no_size():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -12,14 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from minidnn import images
-from minidnn.arrays import to_host
+from minidnn import images, zoo
+from minidnn.arrays import to_device, to_host
 from minidnn.cli.watching import watch
+from minidnn.dream.sight import as_seen
 from minidnn.errors import TooLargeError, UsageError
 from minidnn.images import clouds_over_hills
 from minidnn.recipes import forecast as costs
-from minidnn.recipes.microscope import classes_between, look, probabilities, rises, saturation
+from minidnn.recipes import memory
+from minidnn.recipes.findings import burnt_out, opinions, panels, rises, tables, why
+from minidnn.recipes.microscope import LARGEST, LOOKS, Microscope, brought, probabilities
 from minidnn.recipes.sheets import CAPTION, GAP, sheet, strip
 from minidnn.recipes.zoom import flight, nearer
 from tests.dreamers import classy, photo, quick, saved
@@ -64,30 +70,121 @@ def test_sheets_and_strips_of_nothing():
 # The microscope.
 
 
+def looked(net=None, layers=("conv2",), *, steps=40, after=None):
+    """A dream of so many steps that fades to `after`, under the microscope."""
+    net, start = net or classy(), clouds_over_hills(33, 29)
+    after = 255 - start if after is None else after
+    scope = Microscope(net, start, layers, steps=steps)
+    for step in range(1, steps + 1):
+        scope.show(step, start + step / steps * (after - start))
+    return scope.seen(steps, after)
+
+
+def test_it_looks_a_few_times_however_long_the_dream():
+    for steps in (1, 5, LOOKS, 100, 997):
+        seen = [look.step for look in looked(steps=steps).looks]
+        assert seen[0] == 0 and seen[-1] == steps and seen == sorted(set(seen))
+        assert min(steps, LOOKS // 2) < len(seen) <= LOOKS + 2
+
+
 def test_what_rose_most_comes_first():
-    net, before = classy(), clouds_over_hills(33, 29)
-    found = rises(net, before, 255 - before, "conv2", count=3)
+    found = rises(looked(), "conv2")
     grown = [float(row[3]) for row in found.rows]
-    assert len(grown) == 3 and grown == sorted(grown, reverse=True)
+    assert len(grown) == 5 and grown == sorted(grown, reverse=True)
     assert str(found).startswith("What rose most in conv2\n  channel")
+
+
+def test_a_rise_is_above_the_first_picture_in_the_same_size():
+    net, start = classy(), clouds_over_hills(33, 29)
+    scope = Microscope(net, start, ["conv1"], steps=3)
+    scope.show(1, images.resize(start, (22, 20)))
+    small, whole = scope.seen(2, start).looks[1:]
+    assert np.abs(small.rises("conv1")).max() == np.abs(whole.rises("conv1")).max() == 0
+    assert not np.array_equal(small.before["conv1"], whole.before["conv1"])
+
+
+def test_a_large_picture_is_looked_at_smaller():
+    net, large = zoo.get("gabor"), clouds_over_hills(24, 2 * LARGEST)
+    (look,) = Microscope(net, large, ["relu1"], steps=1).seen(0, large).looks
+    y = net.forwardto(net.init_res(), "relu1", as_seen(net, images.resize(large, (12, LARGEST))))
+    assert np.allclose(look.after["relu1"], y.mean(axis=(0, 1, 2)), atol=1e-4)
 
 
 def test_what_the_net_takes_it_for():
     net, picture = classy(), clouds_over_hills(50, 61)
     assert probabilities(net, picture).sum() == pytest.approx(1)
-    found = classes_between(net, picture, picture)
-    assert {row[0] for row in found.rows} == set(net.classes)
-    assert len(look(net, picture, picture, ["conv1", "conv2"])) == 4
-    from minidnn import zoo
-
+    seen = looked()
+    assert {row[0] for row in opinions(seen, seen.classes).rows} == {
+        "crane",
+        "bee eater (bird)+",
+        "matchstick",
+    }
+    assert [finding.title for finding in tables(looked(layers=["conv1", "conv2"]))] == [
+        "What rose most in conv1",
+        "What rose most in conv2",
+        "What the net takes it for",
+        "Pixels at the end of their range",
+    ]
     assert probabilities(zoo.get("gabor"), picture) is None
-    assert len(look(zoo.get("gabor"), picture, picture, [1])) == 2
+    assert len(tables(looked(zoo.get("gabor"), [1]))) == 2
+
+
+def test_what_a_channel_brought_adds_up_to_the_rise_of_the_score():
+    """Behind conv2 all is linear, so there the sum is exact."""
+    net, before = classy(), clouds_over_hills(33, 29)
+    scores = [net.forwardto(net.init_res(), "fc", as_seen(net, x)) for x in (before, 255 - before)]
+    for k in range(4):
+        share = brought(net, before, 255 - before, "conv2", k)
+        assert share.shape == (5,)
+        assert share.sum() == pytest.approx(float((scores[1] - scores[0])[..., k].sum()), rel=1e-3)
+    assert brought(net, before, before, "fc", 1) is None, "nothing lies between it and itself"
+    assert brought(net, before, before, "prob", 1) is None
+
+
+def test_a_look_leaves_the_device_only_as_means(device):
+    seen = looked(classy().to(device)) if device == "cpu" else looked_there(device)
+    here = looked()
+    assert isinstance(seen.looks[-1].after["conv2"], np.ndarray)
+    assert np.allclose(seen.looks[-1].after["conv2"], here.looks[-1].after["conv2"], rtol=1e-3, atol=1e-3)
+    assert np.allclose(seen.brought["conv2"], here.brought["conv2"], rtol=1e-2, atol=1e-3)
+
+
+def looked_there(device):
+    start = clouds_over_hills(33, 29)
+    scope = Microscope(classy().to(device), to_device(start, device), ["conv2"], steps=40)
+    return scope.seen(40, to_device(255 - start, device))
+
+
+def test_why_in_sentences():
+    words = " ".join(why(looked()))
+    assert re.search(r"The channels of conv2 that rose most, in deviations of all of them: \d \(\+", words)
+    assert re.search(r"The net took the picture for .* at first, for .* in the end\.", words)
+    assert re.search(r"What gained most is .*: from .*% to .*%, half of it by step \d+ of 40\.", words)
+    assert re.search(r"The channels of conv2 that raised the score of .* most: \d \(\+", words)
+    assert "has no opinion on whole pictures" in " ".join(why(looked(zoo.get("gabor"), [1])))
+
+
+def test_what_is_drawn_has_a_point_for_each_look():
+    seen = looked()
+    found = panels(seen)
+    assert [panel.ylabel for panel in found] == ["probability", "rise in conv2", "share burnt out"]
+    for panel in found:
+        assert {len(values) for values in panel.lines.values()} == {len(seen.looks)} == {len(panel.steps)}
+    assert panels(looked(zoo.get("gabor"), [1]))[0].ylabel == "rise in conv1"
+
+
+def test_a_grey_net_without_preprocessing_is_looked_into():
+    net = zoo.get("lenet")
+    assert net.preprocess is None
+    start = clouds_over_hills(28, 28)
+    seen = Microscope(net, start, ["relu3"], steps=1).seen(1, 255 - start)
+    assert seen.classes.shape == (2, 10)
 
 
 def test_how_much_is_burnt_out():
-    picture = np.full((1, 4, 5, 1), 100.0)
-    picture[0, :2], picture[0, 3] = 0, 255
-    assert saturation(picture, picture).rows[0] == ("before", "50.0%", "25.0%")
+    picture = np.full((1, 33, 29, 3), 100.0)
+    picture[0, :11], picture[0, 22:] = 0, 255
+    assert burnt_out(looked(after=picture)).rows[1] == ("after", "33.3%", "33.3%")
 
 
 # Plots and reports.
@@ -98,7 +195,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.alts, self.tags = [], [], []
+        self.links, self.alts, self.tags, self.open = [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -106,6 +203,14 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.links += [found[name] for name in ("href", "src", "xlink:href") if name in found]
         self.alts += [found.get("alt")] if tag == "img" else []
+        self.open += [tag] if tag not in ("meta", "img") else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open = self.open[:-1]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +219,7 @@ def dreamt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dream")
     job = replace(quick(layers=("conv2",)), net=saved(folder), photo=photo(folder, "<b>&.png"))
     opened = job.opened()
-    return opened, watch(opened, keep_pictures=True)
+    return opened, watch(opened, keep_pictures=True, microscope=True)
 
 
 def test_a_plot_is_an_svg_that_is_always_the_same(dreamt):
@@ -142,15 +247,27 @@ def test_a_report_is_one_page_that_needs_nothing_else(dreamt, tmp_path):
     from minidnn.recipes.report import report
 
     opened, found = dreamt
-    report(tmp_path / "r.html", opened, found.picture, found.history, found.pictures)
+    report(tmp_path / "r.html", opened, found.picture, found.history, found.pictures, found.seen)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.links and all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert not re.search(r"url\((?!#)", text)
     assert len(page.alts) == 3 and all(page.alts)
-    assert 'role="img" aria-label="' in text
+    for link in page.links:
+        if link.startswith("data:"):
+            with Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))) as picture:
+                picture.load()
+    assert text.count('role="img" aria-label="') == 2
+    assert not page.open
     assert "b" not in page.tags and "&lt;b&gt;&amp;.png" in text
-    for words in ("What rose most in conv2", "What the net takes it for", "matchstick", "<h2>Settings</h2>"):
+    for words in (
+        "Why it became this",
+        "What gained most is",
+        "What rose most in conv2",
+        "What the net takes it for",
+        "matchstick",
+        "<h2>Settings</h2>",
+    ):
         assert words in text
 
 
@@ -159,8 +276,8 @@ def test_a_report_of_a_dream_on_every_device(tmp_path, device):
     from minidnn.recipes.report import report
 
     opened = quick(steps=1).opened(device)
-    found = watch(opened, keep_pictures=True)
-    report(tmp_path / "r.html", opened, to_host(found.picture), found.history, found.pictures)
+    found = watch(opened, keep_pictures=True, microscope=True)
+    report(tmp_path / "r.html", opened, to_host(found.picture), found.history, found.pictures, found.seen)
     assert "What rose most in relu1" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
@@ -244,17 +361,17 @@ def test_too_big_a_picture_is_told_with_a_size_that_fits(monkeypatch):
     opened = replace(quick(octaves=1), size=(600, 700)).opened()
     expected = costs.Forecast(9.0, 8e9)
     costs.check_memory(opened, expected._replace(nbytes=1.0))
-    monkeypatch.setattr(costs, "free_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2_000_000_000)
     with pytest.raises(
         TooLargeError, match=r"of 700x600 needs about 8.0 GB, 2.0 GB are free: .* --size 270x315"
     ):
         costs.check_memory(opened, expected)
-    monkeypatch.setattr(costs, "free_memory", lambda: None)
+    monkeypatch.setattr(memory, "free_memory", lambda: None)
     costs.check_memory(opened, expected)
 
 
 def test_the_system_says_what_is_free():
-    free = costs.free_memory()
+    free = memory.free_memory()
     assert free is None or 1e6 < free < 1e15
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import re
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -17,66 +13,76 @@ from minidnn import images, weights
 from minidnn.arrays import to_host
 from minidnn.cli.device import add_device, device_for
 from minidnn.cli.folder import dream_folder
+from minidnn.cli.outputs import check_outputs
 from minidnn.cli.settings import changed, from_toml, from_words, size_of
 from minidnn.cli.watching import Watched, watch
-from minidnn.errors import OutputError, UsageError
+from minidnn.errors import UsageError
 from minidnn.recipes import checkpoint
 from minidnn.recipes.deepdream import DeepDream, planned_within
+from minidnn.recipes.findings import tables, why
 from minidnn.recipes.forecast import check_cost, forecast
 from minidnn.recipes.goals import KINDS
-from minidnn.recipes.job import FILES, Job, Opened
-from minidnn.recipes.plots import check_plots, plot_run, save_plot
+from minidnn.recipes.job import Job, Opened
+from minidnn.recipes.plots import plot_run, save_plot
 from minidnn.recipes.report import report
 from minidnn.recipes.sheets import strip
 
 CHECKPOINT_SECONDS = 60.0
-OUTPUTS = ("output", "plot", "strip", "report", "checkpoint")
-ONE_PICTURE = ("dry_run", "preview", "checkpoint", "plot", "strip", "report")  # and not for a folder
-FLAGS = {"start": "from"}  # where an option is called otherwise than its value
-WHAT: dict[str, Any] = {  # to dream, and what it is when nothing is said
-    "photo": None,
-    "net": "gabor",
-    **dict.fromkeys(("layer", "objective", "steps", "octaves", "size", "guide", "mask", "seed", "settings")),
-    "max_memory": None,
-    "start": "photo",
-    "set": [],
-}
+ONE_PICTURE = ("dry_run", "preview", "checkpoint", "plot", "strip", "microscope", "report")  # no folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    photo = parser.add_argument(
         "photo", nargs="?", help="a picture, or a folder of them; without one, a landscape is drawn"
     )
     parser.add_argument(
         "-o", "--output", default="dream.png", metavar="FILE", help="where to write (dream.png)"
     )
-    what = parser.add_argument_group("what to dream")
-    what.add_argument(
-        "--net", default="gabor", help="a file of weights.save or minidnn weights convert (gabor)"
+    parser.set_defaults(asked=(photo, *_add_what(parser)))
+    _add_kept(parser)
+
+
+def _add_what(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """What to dream: all of which a checkpoint knows already."""
+    what, kinds = parser.add_argument_group("what to dream"), "; ".join(f"{k}: {w}" for k, w in KINDS.items())
+    return [
+        what.add_argument(
+            "--net", default="gabor", help="a file of weights.save or minidnn weights convert (gabor)"
+        ),
+        what.add_argument(
+            "--layer", metavar="NAME", help="by name or number; several with commas (a favourite)"
+        ),
+        what.add_argument(
+            "--objective", metavar="WORDS", help=f"what shall grow (norm); terms add up with +. {kinds}"
+        ),
+        what.add_argument("--steps", type=int, metavar="N", help="uphill, in each octave (15)"),
+        what.add_argument("--octaves", type=int, metavar="N", help="sizes to dream at (4)"),
+        what.add_argument("--size", metavar="HxW", help="of the picture (as it is)"),
+        what.add_argument("--guide", metavar="PHOTO", help="for the objectives guide and match"),
+        what.add_argument("--mask", metavar="PICTURE", help="white pixels may move, black ones stay"),
+        what.add_argument(
+            "--from", dest="start", choices=("photo", "noise"), default="photo", help="where to begin (photo)"
+        ),
+        what.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)"),
+        add_max_memory(what),
+        what.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="any other setting (docs/dreaming.md)",
+        ),
+        what.add_argument("--settings", metavar="FILE", help="settings in a TOML file"),
+    ]
+
+
+def add_max_memory(parser: argparse._ActionsContainer) -> argparse.Action:
+    return parser.add_argument(
+        "--max-memory", metavar="2GB", help="that it may take; a larger dream goes in tiles"
     )
-    what.add_argument("--layer", metavar="NAME", help="by name or number; several with commas (a favourite)")
-    kinds = "; ".join(f"{kind}: {words}" for kind, words in KINDS.items())
-    what.add_argument(
-        "--objective", metavar="WORDS", help=f"what shall grow (norm); terms add up with +. {kinds}"
-    )
-    what.add_argument("--steps", type=int, metavar="N", help="uphill, in each octave (15)")
-    what.add_argument("--octaves", type=int, metavar="N", help="sizes to dream at (4)")
-    what.add_argument("--size", metavar="HxW", help="of the picture (as it is)")
-    what.add_argument("--guide", metavar="PHOTO", help="for the objectives guide and match")
-    what.add_argument("--mask", metavar="PICTURE", help="white pixels may move, black ones stay")
-    what.add_argument(
-        "--from", dest="start", choices=("photo", "noise"), default="photo", help="where to begin (photo)"
-    )
-    what.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)")
-    what.add_argument("--max-memory", metavar="2GB", help="that it may take; a larger dream goes in tiles")
-    what.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any other setting (docs/dreaming.md)",
-    )
-    what.add_argument("--settings", metavar="FILE", help="settings in a TOML file")
+
+
+def _add_kept(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("what else to show and keep")
     how.add_argument(
         "--dry-run", action="store_true", help="say what would be done, how long and with how much memory"
@@ -90,8 +96,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", metavar="FILE.svg", help="value, gradient's share and step, drawn over the steps"
     )
     how.add_argument("--strip", metavar="FILE.png", help="how the picture grew")
+    add_microscope(how)
     how.add_argument("--report", metavar="FILE.html", help="one page with everything")
     add_device(how)
+
+
+def add_microscope(parser: argparse._ActionsContainer) -> None:
+    words = "say why it became this: what rose, and what the net took it for on the way"
+    parser.add_argument("--microscope", action="store_true", help=words)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     check_outputs(args, opened.job)
     check_cost(opened)
+    for words in without(opened.job.settings):
+        print(words)
     began = perf_counter()
     found = watch(
         opened,
@@ -117,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         save_to=None if args.checkpoint is None else (Path(args.checkpoint), CHECKPOINT_SECONDS),
         resume=resume,
         keep_pictures=bool(args.strip or args.report),
+        microscope=bool(args.microscope or args.report),
     )
     return finish(opened, found, args, perf_counter() - began)
 
@@ -151,9 +166,11 @@ def finish(opened: Opened, found: Watched, args: argparse.Namespace, seconds: fl
         save_plot(args.plot, plot_run(found.history, title=str(opened.objective)))
     if args.strip:
         images.save(args.strip, strip(found.pictures))
-    if args.report:
-        report(args.report, opened, picture, found.history, found.pictures)
+    if args.report and found.seen:
+        report(args.report, opened, picture, found.history, found.pictures, found.seen)
     print(told(args.output, picture, found, seconds))
+    if args.microscope and found.seen:
+        print("", *why(found.seen), *map("\n{}".format, tables(found.seen)), sep="\n")
     if found.diverged is not None:
         raise found.diverged
     return 130 if found.stopped else 0
@@ -169,7 +186,14 @@ def plan(opened: Opened) -> str:
     )
     steps = f"{settings.steps} steps at each of {sizes} pixels: {opened.total} in all"
     looks = planned_within(opened.net, opened.picture, settings, opened.objective)
-    return f"{opened.objective} at {layers}\n{steps}\n{looks}"
+    return "\n".join([f"{opened.objective} at {layers}", steps, str(looks), *without(settings)])
+
+
+def without(settings: DeepDream) -> list[str]:
+    """What the dream does without, though it is on by default; mostly nothing."""
+    if not settings.left_out:
+        return []
+    return [f"rule {settings.rule} learns from how gradients change: without {', '.join(settings.left_out)}"]
 
 
 def told(path: str, picture: np.ndarray, found: Watched, seconds: float) -> str:
@@ -186,59 +210,13 @@ def told(path: str, picture: np.ndarray, found: Watched, seconds: float) -> str:
 
 def check_together(args: argparse.Namespace) -> None:
     """Options that leave no sense to each other."""
-    if args.resume and (given := [name for name, default in WHAT.items() if getattr(args, name) != default]):
-        words = ", ".join(name if name == "photo" else f"--{FLAGS.get(name, name)}" for name in given)
+    given = [action for action in args.asked if getattr(args, action.dest) != action.default]
+    if args.resume and given:
+        words = ", ".join((*action.option_strings, action.dest)[0] for action in given)
         raise UsageError(f"--resume goes on with the settings that it began with: leave out {words}")
     if is_folder(args.photo) and (given := [name for name in ONE_PICTURE if getattr(args, name)]):
         words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"{args.photo} is a folder, and {words} is for one picture: leave it out")
-
-
-def check_outputs(args: argparse.Namespace, job: Job) -> None:
-    """Write a trial of each file: what cannot be written is better known before the work than after."""
-    endings = {
-        "plot": (".svg",),
-        "strip": images.WRITABLE,
-        "report": (".html", ".htm"),
-        "output": images.WRITABLE,
-    }
-    for name, allowed in endings.items():
-        asked = getattr(args, name)
-        if asked is not None and Path(asked).suffix.lower() not in allowed:
-            raise UsageError(f"--{name} {asked}: end the name in {' or '.join(allowed)}")
-    if args.plot or args.report:
-        check_plots()
-    outputs = [Path(path) for path in map(vars(args).get, OUTPUTS) if path]
-    for number, path in enumerate(outputs):
-        check_apart(path, job)
-        try_out(path)
-        if path.resolve() in [other.resolve() for other in outputs[:number]]:
-            raise UsageError(f"{path} is asked for twice: give each output a name of its own")
-
-
-def check_apart(path: Path, job: Job) -> None:
-    """That nothing is written over what is read."""
-    for name in ("net", *FILES):
-        source = Path(getattr(job, name) or "")
-        if source.is_file() and path.exists() and path.samefile(source):
-            raise UsageError(f"{path} is the {name} itself: write the dream to another file")
-
-
-def try_out(path: Path) -> None:
-    """Make its folder, and leave nothing else."""
-    try:
-        if path.parent.exists() and not path.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f".{secrets.token_hex(8)}.part")
-        trial.touch(exist_ok=False)
-        trial.unlink()
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a directory")
-        with suppress(FileNotFoundError):
-            path.lstat()  # a name that is too long
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; choose another place to write to") from None
 
 
 def is_folder(photo: str | None) -> bool:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from minidnn import images
 from minidnn.cli.device import add_device, device_for
-from minidnn.cli.dream import try_out
+from minidnn.cli.outputs import try_out
 from minidnn.cli.settings import size_of
 from minidnn.cli.watching import stopping
 from minidnn.errors import UsageError

@@ -9,7 +9,8 @@ from time import perf_counter
 from minidnn import images
 from minidnn.arrays import device_of, to_host
 from minidnn.cli.device import add_device, device_for
-from minidnn.cli.dream import check_outputs, finish
+from minidnn.cli.dream import add_max_memory, add_microscope, finish
+from minidnn.cli.outputs import check_outputs
 from minidnn.cli.settings import changed, from_words, size_of
 from minidnn.cli.watching import watch
 from minidnn.errors import UsageError
@@ -28,31 +29,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", required=True, help="a file of weights that ends in classes")
     parser.add_argument("--photo", help="begin with this picture (noise)")
     parser.add_argument("--steps", type=int, metavar="N", help="uphill (200)")
-    parser.add_argument("--rate", type=float, help="length of a step, in deviations of colour (5)")
-    parser.add_argument("--regularisation", type=float, metavar="R", help="held against far colours (0.001)")
-    parser.add_argument(
-        "--blur-every", type=int, metavar="N", help="blur between so many steps, 0 for never (10)"
-    )
     parser.add_argument("--size", metavar="HxW", help="of the picture (that the net was trained on)")
     parser.add_argument("--after-softmax", action="store_true", help="climb the probability, not the score")
     parser.add_argument("--seed", type=int, metavar="N", help="of the noise and the jitter (0)")
+    parser.add_argument("--painted", action="store_true", help="in waves with the colours of photographs")
+    add_max_memory(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
     )
-    parser.add_argument("--painted", action="store_true", help="in waves, not pixels: richer colours")
-    parser.add_argument(
-        "--ablation", action="store_true", help=f"one picture each of regularisation {', '.join(ABLATION)}"
-    )
     parser.add_argument("--strip", metavar="FILE.png", help="how the picture grew")
     parser.add_argument("--plot", metavar="FILE.svg", help="the score over the steps")
+    add_microscope(parser)
     parser.add_argument("--report", metavar="FILE.html", help="one page with everything")
     add_device(parser)
-    parser.set_defaults(checkpoint=None)
+    course = parser.add_argument_group("unless it is painted")
+    course.add_argument("--rate", type=float, help="length of a step, in deviations of colour (5)")
+    course.add_argument("--regularisation", type=float, metavar="R", help="held against far colours (0.001)")
+    course.add_argument(
+        "--blur-every", type=int, metavar="N", help="blur between so many steps, 0 for never (10)"
+    )
+    course.add_argument(
+        "--ablation", action="store_true", help=f"one picture each of regularisation {', '.join(ABLATION)}"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    options = ("steps", "rate", "regularisation", "blur_every", "seed")
-    wanted = changed(ClassVis(args.target), {name: getattr(args, name) for name in options})
+    practical = {name: getattr(args, name) for name in ("rate", "regularisation", "blur_every")}
+    given = [f"--{name.replace('_', '-')}" for name, value in practical.items() if value is not None]
+    given += ["--ablation"] if args.ablation else []
+    if given and args.painted:
+        raise UsageError(f"{', '.join(given)}: nothing is held back where it is --painted; leave that out")
+    wanted = changed(ClassVis(args.target), practical | {"steps": args.steps, "seed": args.seed})
     wanted = replace(wanted, after_softmax=args.after_softmax, painted=args.painted)
     opened = _job(args, wanted).opened(device_for(args.device))
     check_outputs(args, opened.job)
@@ -62,9 +69,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _three(args: argparse.Namespace, wanted: ClassVis, opened: Opened) -> int:
     """With less and with more to hold it back, side by side."""
-    given = [f"--{name}" for name in ("painted", "plot", "strip", "report") if getattr(args, name)]
+    for_one = ("plot", "strip", "microscope", "report")
+    given = [f"--{name}" for name in for_one if getattr(args, name)]
     if given:
-        raise UsageError(f"--ablation draws three pictures in pixels: leave out {', '.join(given)}")
+        raise UsageError(f"--ablation draws three pictures: leave out {', '.join(given)}")
     pictures = []
     for name, (regularisation, blur_every) in ABLATION.items():
         kind = replace(wanted, regularisation=regularisation, blur_every=blur_every)
@@ -83,14 +91,18 @@ def _three(args: argparse.Namespace, wanted: ClassVis, opened: Opened) -> int:
 
 def _one(args: argparse.Namespace, opened: Opened) -> int:
     began = perf_counter()
-    found = watch(opened, keep_pictures=bool(args.strip or args.report))
+    found = watch(
+        opened, keep_pictures=bool(args.strip or args.report), microscope=bool(args.microscope or args.report)
+    )
     return finish(opened, found, args, perf_counter() - began)
 
 
 def _job(args: argparse.Namespace, wanted: ClassVis) -> Job:
     net = net_called(args.net)
     wanted = replace(wanted, target=str(class_number(net, args.target)))  # a name may hold a + or a bracket
-    settings = changed(wanted.as_dream(), from_words(args.set))
+    settings = wanted.as_dream()
+    for changes in (from_words(args.set), {"max_memory": args.max_memory}):
+        settings = changed(settings, changes)
     trained_on = (net.input_shape or (224, 224))[:2]
     return Job(
         net=args.net,

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minidnn import __version__, images, weights
+from minidnn import images, weights
 from minidnn.arrays import to_host
-from minidnn.cli.dream import check_apart, try_out
+from minidnn.cli.outputs import check_apart, try_out
 from minidnn.cli.watching import stopping
 from minidnn.errors import DamagedFileError, FileFormatError, MismatchError, TooLargeError
 from minidnn.recipes.forecast import check_cost
-from minidnn.recipes.job import FILES, Job, Opened, file_digest, picture_digest
+from minidnn.recipes.job import FILES, Job, Opened, file_digest, picture_digest, versions_here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     picture, same = opened.picture, 0
     with tqdm(total=len(told.steps), desc="dreaming again", unit="step") as bar, stopping() as asked:
         for frame, wanted in zip(opened.frames(), told.steps, strict=False):
-            picture, digest = to_host(frame.picture), picture_digest(to_host(frame.picture))
+            picture = to_host(frame.picture)
+            digest = picture_digest(picture)
             if digest != wanted:
                 break
             same += 1
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if same < len(told.steps):
         found = f"{digest}, it was {told.steps[same]}"
         print(f"step {same + 1} of {len(told.steps)} is the first that differs ({found})")
-        print(f"made with {versions(told.versions)}; this is {versions(here())}")
+        print(f"made with {in_words(told.versions)}; this is {in_words(versions_here())}")
         return 1
     print(f"all {same} steps are the same, bit for bit")
     if not np.array_equal(np.rint(picture), images.load(args.picture)):
@@ -120,10 +121,5 @@ def checked(job: Job, told: Told) -> Opened:
     return opened
 
 
-def here() -> dict[str, str]:
-    """The versions that numbers depend on."""
-    return {"minidnn": __version__, "numpy": np.__version__}
-
-
-def versions(told: dict[str, str]) -> str:
+def in_words(told: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in told.items())

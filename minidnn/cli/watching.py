@@ -21,6 +21,7 @@ from minidnn.dream import Frame
 from minidnn.errors import DivergedError
 from minidnn.recipes import checkpoint
 from minidnn.recipes.job import Opened, picture_digest
+from minidnn.recipes.microscope import Microscope, Seen
 
 NOTED = (
     "value",
@@ -43,6 +44,7 @@ class Watched:
     picture: Array
     history: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[tuple[str, Array]] = field(default_factory=list)  # for the strip, small
+    seen: Seen | None = None  # through the microscope
     stopped: bool = False
     diverged: DivergedError | None = None
 
@@ -58,6 +60,7 @@ def watch(
     save_to: tuple[Path, float] | None = None,
     resume: checkpoint.Checkpoint | None = None,
     keep_pictures: bool = False,
+    microscope: bool = False,
 ) -> Watched:
     """All frames of a dream. `preview`: (every so many steps, where); `save_to`: (where, every so many s).
 
@@ -71,6 +74,9 @@ def watch(
     last = resume.frame if resume else None
     if keep_pictures:
         found.pictures.append(("start", _small(opened.picture)))
+    scope = None
+    if microscope:
+        scope = Microscope(opened.net, opened.picture, opened.objective.layers, steps=opened.total)
     label = ", ".join(opened.net.name_of(layer) for layer in opened.objective.layers)
     with (
         tqdm(total=opened.total, initial=len(found.history), desc=label, unit="step") as bar,
@@ -86,6 +92,8 @@ def watch(
                 done = len(found.history)
                 if keep_pictures:
                     found.pictures.append((f"step {done}", _small(frame.picture)))
+                if scope:
+                    scope.show(done, frame.picture)
                 if preview and done % preview[0] == 0:
                     images.save(preview[1], frame.picture)
                 if save_to and monotonic() - saved > save_to[1]:
@@ -100,6 +108,7 @@ def watch(
             found.diverged = error
     if save_to and last is not None:
         checkpoint.save(save_to[0], _there(opened, digest, last, found))
+    found.seen = scope.seen(len(found.history), found.picture) if scope else None
     return found
 
 

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from minidnn.arrays import to_host
 from minidnn.cli.device import add_device, device_for
-from minidnn.cli.dream import check_apart, job_of, positive, try_out
+from minidnn.cli.dream import add_max_memory, job_of, positive
+from minidnn.cli.outputs import check_apart, try_out
 from minidnn.cli.watching import stopping
 from minidnn.errors import DivergedError
 from minidnn.images import films
@@ -43,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
     )
+    add_max_memory(parser)
     add_device(parser)
-    parser.set_defaults(start="photo", guide=None, mask=None, seed=None, settings=None, max_memory=None)
+    parser.set_defaults(start="photo", guide=None, mask=None, seed=None, settings=None)
 
 
 def run(args: argparse.Namespace) -> int:

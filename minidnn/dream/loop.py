@@ -18,11 +18,11 @@ from minidnn.dream.canvas import Canvas
 from minidnn.dream.objectives import Objective
 from minidnn.dream.priors import Filter, Penalty
 from minidnn.dream.shaping import NaturalColours, Smooth
+from minidnn.dream.sight import eye_of
 from minidnn.dream.transforms import Jitter, Transform, drawn_together
 from minidnn.errors import DivergedError, ShapeError, UsageError
-from minidnn.images import Preprocess
 from minidnn.net import Net
-from minidnn.optim import MeanAbs, Optimiser
+from minidnn.optim import LBFGS, MeanAbs, Optimiser
 from minidnn.plan import Plan, whole
 from minidnn.res import Res
 
@@ -46,6 +46,11 @@ class Way:
     def __post_init__(self) -> None:
         if self.filter_every < 1:
             raise UsageError(f"filters every {self.filter_every} steps; give 1 or more")
+        if isinstance(self.step, LBFGS) and (self.transforms or self.shaping or self.filters):
+            raise UsageError(
+                "LBFGS learns curvature from how the gradient changes, and takes accidents for it: give "
+                "transforms=(), shaping=() and filters=()"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +148,9 @@ def climb(
     net: Net, res: Res, pixels: Array, objective: Objective, plan: Plan | None = None
 ) -> tuple[float, Array, dict[str, float]]:
     """z of these pixels, dz/dpixels, and how loud the layers are that z reads."""
-    preprocess = net.preprocess or Preprocess("RGB" if pixels.shape[3] == 3 else "GRAY")
-    plan = plan or whole(net, objective.layers)
-    value, dzdx, ys = plan.gradient(res, preprocess.to_net(pixels), objective)
-    return value, preprocess.gradient_to_pixels(dzdx), {name: _norm(y) for name, y in ys.items()}
+    eye, plan = eye_of(net, pixels.shape), plan or whole(net, objective.layers)
+    value, dzdx, ys = plan.gradient(res, eye.to_net(pixels), objective)
+    return value, eye.gradient_to_pixels(dzdx), {name: _norm(y) for name, y in ys.items()}
 
 
 def checked_norm(objective: Objective, value: float, dpixels: Array, number: int) -> float:

@@ -6,7 +6,6 @@ What fills a small picture is large on the whole: so a dream gets coarse shapes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 
@@ -16,7 +15,9 @@ from minidnn import images
 from minidnn.arrays import Array
 from minidnn.dream.loop import Frame, State, Way, dream, fitting_mask, in_floats
 from minidnn.dream.objectives import Objective
-from minidnn.errors import ShapeError, UsageError
+from minidnn.dream.priors import Anchor
+from minidnn.dream.sight import check_fit, fits
+from minidnn.errors import UsageError
 from minidnn.net import Net
 
 Size = tuple[int, int]
@@ -52,7 +53,7 @@ def dream_in_octaves(
             raise UsageError(f"octave {first} of that dream is not one of {sizes}; resume it as it was begun")
         rng.bit_generator.state = dict(state.rng)
     for octave, size in enumerate(sizes[first:], start=first):
-        there = replace(way, mask=None if mask is None else sized(mask, size).clip(0, 1))
+        there = way_at_size(way, mask, size)
         if last is None or last.octave != octave:
             state = begun(picture, size, last, there, rng)
         frames = dream(net, state.start, at_size(objective, size), there, rng=rng, res=res, state=state)
@@ -72,6 +73,13 @@ def begun(picture: Array, size: Size, last: Frame | None, way: Way, rng: np.rand
     return State(start, numbers, None, rng.bit_generator.state, 0)
 
 
+def way_at_size(way: Way, mask: Array | None, size: Size) -> Way:
+    """The way in an octave: what was given as a picture is brought to its size."""
+    penalties = (one.at_size(size) if isinstance(one, Anchor) else one for one in way.penalties)
+    small = None if mask is None else sized(mask, size).clip(0, 1)
+    return replace(way, mask=small, penalties=tuple(penalties))
+
+
 def at_size(objective: Objective | Callable[[Size], Objective], size: Size) -> Objective:
     """An objective that depends on the size of the picture, as one with a guide does, for this size."""
     return objective if isinstance(objective, Objective) else objective(size)
@@ -89,19 +97,10 @@ def fitting_sizes(
     net: Net, objective: Objective, picture: Array, octaves: int, factor: float = 1.4
 ) -> list[Size]:
     """Those of the octaves at which the objective's layers still see something."""
-    layers, c = net.names_of(objective.layers), picture.shape[3]
-    net.shapes((1, *picture.shape[1:3], net_channels(net, c)), upto=layers)  # at least the last one must fit
-    fitting = []
-    for size in octave_sizes(picture.shape[1:3], octaves, factor):
-        with suppress(ShapeError):
-            net.shapes((1, *size, net_channels(net, c)), upto=layers)
-            fitting.append(size)
-    return fitting
-
-
-def net_channels(net: Net, channels: int) -> int:
-    """How many channels a picture has once it is in the net."""
-    return net.preprocess.channels if net.preprocess is not None else channels
+    layers, c = objective.layers, picture.shape[3]
+    check_fit(net, layers, (1, *picture.shape[1:3], c))  # at least the last one must fit
+    sizes = octave_sizes(picture.shape[1:3], octaves, factor)
+    return [size for size in sizes if fits(net, layers, (1, *size, c))]
 
 
 def sized(picture: Array, size: Size) -> Array:

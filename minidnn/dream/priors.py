@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
+from minidnn import images
 from minidnn.arrays import Array, device_of, to_device, xp_of
 from minidnn.errors import ShapeError, UsageError
 
@@ -79,6 +80,12 @@ class Anchor:
     weight: float
     start: Array = field(repr=False)
 
+    def at_size(self, size: tuple[int, int]) -> Anchor:
+        """The same for pictures of another size, as an octave has it."""
+        if self.start.shape[1:3] == size:
+            return self
+        return Anchor(self.weight, images.resize(self.start, size))
+
     def __call__(self, x: Array) -> tuple[float, Array]:
         xp_of(x, self.start)
         if self.start.shape[1:] != x.shape[1:] or len(self.start) not in (1, len(x)):
@@ -91,6 +98,7 @@ class Anchor:
 
 Penalty = Callable[[Array], tuple[float, Array]]
 Filter = Callable[[Array], Array]
+BORDERS = {"mirror": "reflect", "matlab": "constant"}  # ours: what SciPy calls it
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Blur:
 
     def __post_init__(self) -> None:
         _check(self, self.sigma > 0, f"sigma {self.sigma}; give a width above 0, in pixels")
-        _check(self, self.border in ("mirror", "matlab"), f"border {self.border!r}; 'mirror' or 'matlab'")
+        _check(self, self.border in BORDERS, f"border {self.border!r}; {' or '.join(map(repr, BORDERS))}")
 
     def __call__(self, x: Array) -> Array:
         return blurred(x, self.sigma, border=self.border, centre=self.centre)
@@ -150,8 +158,7 @@ def blurred(
     """The picture through a Gaussian, cut off at four sigma; beyond the border is its mirror, or `centre`."""
     middle = xp_of(x).asarray(centre, dtype=x.dtype) if border == "matlab" else 0.0
     if isinstance(x, np.ndarray):
-        mode = {"mirror": "reflect", "matlab": "constant"}[border]
-        return ndimage.gaussian_filter(x - middle, sigma, axes=(1, 2), mode=mode) + middle
+        return ndimage.gaussian_filter(x - middle, sigma, axes=(1, 2), mode=BORDERS[border]) + middle
     n, h, w, c = x.shape  # a GPU multiplies whole matrices sooner than it could copy x to the host
     rows, columns = (_weights(size, sigma, border, x.dtype.str, device_of(x)) for size in (h, w))
     tall = rows @ (x - middle).reshape(n, h, w * c)
@@ -161,8 +168,8 @@ def blurred(
 @lru_cache(maxsize=64)  # a dream asks for the same few in every step
 def _weights(size: int, sigma: float, border: str, dtype: str, device: str) -> Array:
     """How much of each old pixel goes into each new one, along one axis: (size, size)."""
-    mode = {"mirror": "reflect", "matlab": "constant"}[border]
-    return to_device(ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0, mode=mode).astype(dtype), device)
+    smoothed = ndimage.gaussian_filter1d(np.eye(size), sigma, axis=0, mode=BORDERS[border])
+    return to_device(smoothed.astype(dtype), device)
 
 
 def _check(prior: object, is_fine: bool, found: str) -> None:

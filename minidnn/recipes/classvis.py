@@ -1,7 +1,7 @@
 """What does a net think a bee eater looks like? Begin with noise and climb the class (Simonyan et al. 2014).
 
-The settings speak the language of the practical that many know: there pictures are counted in deviations of
-the colours in ImageNet. Here they become those of a dream, so that all that dreams can do, this can too.
+Pixel by pixel with the numbers of the practical that many know, or painted in waves (`canvas="fourier"`). In
+the practical pictures are counted in deviations of the colours in ImageNet; here they become those of a dream.
 """
 
 from __future__ import annotations
@@ -16,20 +16,27 @@ DEVIATION = 255 * 0.225  # pixels to one deviation of the colours in ImageNet
 ABLATION = {"none": (0.0, 0), "moderate": (1e-3, 10), "strong": (1e-1, 2)}  # regularisation, blur every
 
 
+PAINTED = {"canvas": "fourier", "rule": "adam", "rate": 0.05, "turn": 5.0}  # of all that was tried, by eye
+
+
 @dataclass(frozen=True)
 class ClassVis:
-    """regularisation * |x|² is held against the class; each step has length `rate`; both in deviations."""
+    """The class, and how it is climbed.
+
+    regularisation * |x|² is held against it and each step has length `rate`, both in deviations; painted in
+    waves nothing needs to be held back.
+    """
 
     target: str  # a class by name or number
     steps: int = 200
-    rate: float = 5.0
+    jitter: int = 16
+    after_softmax: bool = False
+    seed: int = 0
+    painted: bool = False
+    rate: float = 5.0  # this and what follows is not for a painted one
     regularisation: float = 1e-3
     blur: float = 0.5
     blur_every: int = 10  # 0: never
-    jitter: int = 16
-    after_softmax: bool = False
-    painted: bool = False  # in waves with natural colours instead: another climb, and a richer picture
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.blur_every < 0 or self.blur < 0:
@@ -37,28 +44,23 @@ class ClassVis:
 
     def as_dream(self, **changes: object) -> DeepDream:
         """The same as settings of a dream."""
-        kind = "probability" if self.after_softmax else "class"
         told = {
-            "objective": f"{kind}:{self.target}",
+            "objective": f"{'probability' if self.after_softmax else 'class'}:{self.target}",
             "steps": self.steps,
             "octaves": 1,
+            "jitter": self.jitter,
+            "seed": self.seed,
+        }
+        told |= PAINTED if self.painted else self._practical()
+        return DeepDream(**told | changes)  # type: ignore[arg-type]
+
+    def _practical(self) -> dict[str, object]:
+        return {
             "rule": "unit",
             "rate": self.rate * DEVIATION,
             "decay": self.regularisation * (MIDDLE / DEVIATION) ** 2,
             "blur": self.blur if self.blur_every else 0.0,
             "blur_every": self.blur_every or 1,
-            "jitter": self.jitter,
             "colours": 0.0,
             "smooth": (),
-            "seed": self.seed,
         }
-        if self.painted:
-            told |= {
-                "canvas": "fourier",
-                "rule": "adam",
-                "rate": 0.05,
-                "decay": 0.0,
-                "blur": 0.0,
-                "turn": 5.0,
-            }
-        return DeepDream(**told | changes)  # type: ignore[arg-type]

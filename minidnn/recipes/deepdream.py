@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from minidnn import images
 from minidnn.arrays import Array
 from minidnn.dream import (
     CPPN,
@@ -31,7 +30,8 @@ from minidnn.dream import (
     decay,
     dream_in_octaves,
 )
-from minidnn.dream.octaves import fitting_sizes, net_channels, sized
+from minidnn.dream.octaves import fitting_sizes, sized
+from minidnn.dream.sight import as_seen, seen_shape
 from minidnn.errors import UsageError
 from minidnn.graph import Handle
 from minidnn.layers import Conv
@@ -45,6 +45,11 @@ STEPS = {"mean-abs": MeanAbs, "unit": UnitNorm, "plain": SGD, "adam": Adam, "lbf
 CANVASES = {"pixels": Canvas, "fourier": Fourier, "cppn": CPPN}
 # The rule and the rate of a canvas for which nothing else was asked.
 SUITED = {"pixels": ("mean-abs", 1.5), "fourier": ("adam", 0.02), "cppn": ("adam", 0.003)}
+# L-BFGS learns from how the gradient changes, and takes accidents for curvature. These are on by default, and
+# it goes without them; those are asked for, and then it is refused.
+CALM: dict[str, Any] = {"jitter": 0, "colours": 0.0, "smooth": ()}
+ACCIDENTS = ("turn", "scale", "flip", "window", "blur", "bilateral")
+RATE_OF_NEWTON = 0.3  # its steps know how long they should be; a part of that is safer
 # Layers that dream well in nets that people have, tried by eye; the first that a net has is its default.
 FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu2")
 
@@ -120,12 +125,18 @@ class DeepDream:
             raise UsageError(f"window_share {self.window_share}; give two: from and to which share")
         if self.canvas == "cppn" and (self.blur or self.bilateral):
             raise UsageError("canvas cppn paints anew what a blur took away; leave out blur and bilateral")
+        accidents = [name for name in ACCIDENTS if getattr(self, name)]
+        if self.rule == "lbfgs" and accidents:
+            words = " and ".join(accidents)
+            raise UsageError(f"rule lbfgs would take {words} for curvature; leave out {words}, or lbfgs")
         if self.max_memory:
             bytes_of(self.max_memory)
         self.way()  # each part checks what is its own
 
     def way(self, mask: Array | None = None) -> Way:
         """How the dream goes uphill."""
+        if self.left_out:
+            return replace(self, **{name: CALM[name] for name in self.left_out}).way(mask)
         share = self.window_share
         transforms = [
             Window(share, in_turn=self.window == "in-turn") if self.window else None,
@@ -142,13 +153,17 @@ class DeepDream:
             Blur(self.blur, self.blur_border) if self.blur else None,
             Bilateral(self.bilateral) if self.bilateral else None,
         ]
+        shaping = [
+            NaturalColours(self.colours) if self.colours else None,
+            Smooth(self.smooth) if self.smooth else None,
+        ]
         on_pixels = self.canvas == "pixels"  # other canvases bring their own natural colours and large shapes
         return Way(
             step=self.optimiser(),
             canvas=partial(CPPN, seed=self.seed) if self.canvas == "cppn" else CANVASES[self.canvas],
             transforms=tuple(filter(None, transforms)),
             penalties=tuple(filter(None, penalties)),
-            shaping=(NaturalColours(self.colours), Smooth(self.smooth)) if on_pixels else (),
+            shaping=tuple(filter(None, shaping)) if on_pixels else (),
             filters=tuple(filter(None, filters)),
             filter_every=self.blur_every,
             mask=mask,
@@ -156,7 +171,14 @@ class DeepDream:
 
     def optimiser(self) -> Optimiser:
         rule, rate = SUITED[self.canvas]
+        if self.rule == "lbfgs":
+            rate = RATE_OF_NEWTON
         return STEPS[self.rule or rule](rate if self.rate is None else self.rate)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The settings that are switched off because the rule cannot bear them."""
+        return tuple(name for name in CALM if getattr(self, name)) if self.rule == "lbfgs" else ()
 
 
 def deepdream(
@@ -217,13 +239,22 @@ def layers_of(net: Net, settings: DeepDream) -> tuple[str, ...]:
     return (convolutions[len(convolutions) * 3 // 4],)
 
 
-def objective_of(net: Net, picture: Array, settings: DeepDream, guide: Array | None = None) -> Objective:
-    """The objective that the settings ask for, at layers that the picture is large enough for."""
+def objective_of(
+    net: Net,
+    picture: Array,
+    settings: DeepDream,
+    guide: Array | None = None,
+    *,
+    whole: tuple[int, ...] | None = None,
+) -> Objective:
+    """The objective that the settings ask for, at layers that the picture is large enough for.
+
+    `whole` is the shape of the whole picture, if this is an octave of it.
+    """
 
     def response(to: Array) -> Any:
         def of(layer: Handle) -> Array:
-            preprocess = net.preprocess or images.Preprocess()
-            return net.forwardto(net.init_res(), layer, preprocess.to_net(to), keep="needed")
+            return net.forwardto(net.init_res(), layer, as_seen(net, to), keep="needed")
 
         return of
 
@@ -233,7 +264,8 @@ def objective_of(net: Net, picture: Array, settings: DeepDream, guide: Array | N
         settings.objective,
         net,
         layers_of(net, settings),
-        shape=(*picture.shape[:3], net_channels(net, picture.shape[3])),
+        shape=seen_shape(net, picture.shape),
+        whole=seen_shape(net, whole or picture.shape),
         guide=None if shown is None else response(shown),
         original=response(picture),
     )
@@ -243,7 +275,7 @@ def objective_at(
     net: Net, picture: Array, settings: DeepDream, guide: Array | None, size: tuple[int, int]
 ) -> Objective:
     """The same for the octave of that size: guides must have the size of the picture."""
-    return objective_of(net, sized(picture, size), settings, guide)
+    return objective_of(net, sized(picture, size), settings, guide, whole=picture.shape)
 
 
 def planned(net: Net, picture: Array, settings: DeepDream, objective: Objective) -> Sequence[tuple[int, int]]:

@@ -54,7 +54,7 @@ Experiment = Callable[[Job, Result], Iterator[Progress]]
 def layers(job: Job, result: Result) -> Iterator[Progress]:
     """Early layers want edges, late ones whole things: the same picture, three layers (question 2.4)."""
     opened = replace(job, settings=PLAIN).opened()
-    for layer in three_layers(opened.net):
+    for layer in dict.fromkeys(three_layers(opened.net)):
         number = opened.net.number_of(layer)
         yield from _dream(job, replace(PLAIN, layers=(layer,)), f"{layer} (layer {number})", result)
     result.words.append("Small filters near the image ask for edges and dots, late layers for things.")
@@ -103,7 +103,7 @@ def windows(job: Job, result: Result) -> Iterator[Progress]:
 def noise(job: Job, result: Result) -> Iterator[Progress]:
     """Nothing but noise to begin with (question 2.7)."""
     there = replace(job, start="noise")
-    for layer in three_layers(job.opened().net):
+    for layer in dict.fromkeys(three_layers(job.opened().net)):
         settings = replace(DeepDream(layers=(layer,)), seed=job.settings.seed)
         yield from _dream(there, settings, f"{layer} from noise", result)
 
@@ -176,7 +176,9 @@ def three_layers(net: Net) -> tuple[str, str, str]:
     found = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
     if len(found) < 2:
         raise UsageError(f"a net of {len(found)} convolutions has no early and late ones; take a deeper one")
-    return found[min(1, len(found) - 1)], found[len(found) // 2], found[max(0, len(found) - 3)]
+    n = len(found)  # the very first and the last two of a deep net are like no others
+    early, middle, late = 1 if n > 4 else 0, n // 2 if n > 2 else 0, n - 3 if n > 7 else n - 1
+    return found[early], found[middle], found[late]
 
 
 def balance(job: Job, one: str, other: str) -> float:

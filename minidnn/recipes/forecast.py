@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +15,10 @@ import numpy as np
 from minidnn.arrays import device_of
 from minidnn.dream import Objective, dream, squared_norm
 from minidnn.dream.octaves import sized
-from minidnn.errors import DivergedError, ShapeError, TooLargeError
-from minidnn.net import Net
+from minidnn.dream.sight import fits
+from minidnn.errors import DivergedError
 from minidnn.plan import Plan
+from minidnn.recipes import memory
 from minidnn.recipes.deepdream import planned_within
 from minidnn.recipes.job import Opened
 
@@ -52,7 +52,7 @@ def _straight_on(opened: Opened, plan: Plan | None) -> Forecast:
     smaller, small = ((round(h * side / min(h, w)), round(w * side / min(h, w))) for side in TRIALS)
     objective = reduce(add, map(squared_norm, opened.objective.layers))  # as costly as the real one
     known = sum(array.nbytes for array in net.params.values()) + net.prepared.nbytes
-    if h * w <= small[0] * small[1] or not fits(net, objective, smaller):
+    if h * w <= small[0] * small[1] or not fits(net, objective.layers, (1, *smaller, picture.shape[3])):
         _tried(opened, objective, (h, w), plan)  # the first time, weights are prepared as well
         seconds, nbytes = _tried(opened, objective, (h, w), plan)
         return Forecast(_for_all(opened, seconds / (h * w)), nbytes + known)
@@ -95,16 +95,6 @@ def _for_all(opened: Opened, seconds_for_each: float) -> float:
     return seconds_for_each * pixels * opened.job.settings.steps
 
 
-def fits(net: Net, objective: Objective, size: tuple[int, int]) -> bool:
-    """Whether the layers can be run on a picture of that size."""
-    channels = net.preprocess.channels if net.preprocess is not None else 3
-    try:
-        net.shapes((1, *size, channels), upto=net.names_of(objective.layers))
-    except ShapeError:
-        return False
-    return True
-
-
 def check_cost(opened: Opened) -> None:
     """The same for pictures that are large enough to ask; the trial takes time."""
     h, w = opened.picture.shape[1:3]
@@ -114,28 +104,9 @@ def check_cost(opened: Opened) -> None:
 
 def check_memory(opened: Opened, expected: Forecast) -> None:
     """That it fits, before it starts to swap."""
-    free = free_memory()
-    if device_of(opened.picture) == "cpu" and free is not None and expected.nbytes > free:
-        h, w = opened.picture.shape[1:3]
-        shrink = (free / expected.nbytes) ** 0.5 * 0.9
-        raise TooLargeError(
-            f"a dream of {w}x{h} needs about {expected.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
-            f"dream it smaller, --size {round(h * shrink)}x{round(w * shrink)}"
-        )
-
-
-def free_memory() -> int | None:
-    """The bytes that nobody uses now, where the system says so."""
-    try:
-        with open("/proc/meminfo") as file:
-            told = dict(line.split(":") for line in file)
-        return int(told["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+    if device_of(opened.picture) == "cpu":
+        is_bound = bool(opened.job.settings.max_memory)
+        memory.check_room(opened.picture.shape[1:3], expected.nbytes, is_bound=is_bound)
 
 
 def in_words(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidnn.arrays import Array
+from minidnn.arrays import Array, device_of, to_device
 from minidnn.dream import objectives as z
 from minidnn.dream.objectives import Objective
 from minidnn.errors import UsageError, did_you_mean
@@ -35,7 +35,7 @@ KINDS = {
     "norm": "all of a layer, squared",
     "strongest": "strongest:10, the ten channels that are strongest just now",
     "channel": "channel:12, one feature map; channel:12,40 several",
-    "neuron": "neuron:12 in the middle of the map, neuron:12@3,5 at row 3, column 5",
+    "neuron": "neuron:12 in the middle of the map, neuron:12@3,5 at row 3, column 5 of the largest",
     "direction": "direction:3,7,12, where these channels rise together",
     "class": "class:bee eater, before the softmax",
     "probability": "probability:bee eater, behind it",
@@ -53,16 +53,18 @@ def parsed(
     layers: Sequence[Handle],
     *,
     shape: Shape | None = None,
+    whole: Shape | None = None,
     guide: Respond | None = None,
     original: Respond | None = None,
 ) -> Objective:
     """The objective that a text asks for; `guide` and `original` say how layers respond to those pictures.
 
-    With the `shape` of the images that the net will see, numbers of channels are checked before the dream.
+    With the `shape` of the images that the net will see, numbers of channels are checked before the dream;
+    places count on the map of the largest octave, of images of the shape `whole`.
     """
     if len(text) > LONGEST:
         raise UsageError(f"an objective of {len(text):,} characters; give at most {LONGEST:,}")
-    about = _About(net, shape, guide, original)
+    about = _About(net, shape, whole or shape, guide, original)
     return reduce(add, [_term(part, about, layers) for part in re.split(r"\+(?![^(]*\))", text)])
 
 
@@ -71,8 +73,14 @@ class _About(NamedTuple):
 
     net: Net
     shape: Shape | None
+    whole: Shape | None
     guide: Respond | None
     original: Respond | None
+
+    @property
+    def device(self) -> str:
+        """Where the net lies."""
+        return next(map(device_of, self.net.params.values()), "cpu")
 
     def channels(self, layer: str) -> int | None:
         return None if self.shape is None else self.net.shapes(self.shape, upto=[layer])[layer][3]
@@ -122,20 +130,23 @@ def _of(kind: str, argument: str | None, about: _About, layer: str) -> Objective
         return reduce(add, [z.channel(layer, k) for k in numbers])
     towards = np.zeros(channels_of(about.net, layer) if channels is None else channels, about.net.dtype)
     towards[numbers] = 1
-    return z.direction(layer, towards, cosine=1)
+    return z.direction(layer, to_device(towards, about.device), cosine=1)
 
 
 def _place(text: str, about: _About, layer: str) -> tuple[int, int]:
-    """Row and column of a neuron, on the map of this picture."""
+    """Row and column of a neuron: they count on the map of the whole picture, and mean a point of it.
+
+    row there = floor((row + 1/2) * rows there / rows of the whole)
+    """
     i, j = _whole(text, "neuron", 2)
-    if about.shape is not None:
-        _, h, w, _ = about.net.shapes(about.shape, upto=[layer])[layer]
-        if i >= h or j >= w:
-            found = f"{layer!r} is a map of {h}x{w} for a picture of {about.shape[1]}x{about.shape[2]}"
-            raise UsageError(
-                f"objective neuron: {found}, it has no place {i},{j}; the smallest octave counts"
-            )
-    return i, j
+    if about.shape is None or about.whole is None:
+        return i, j
+    h, w = about.net.shapes(about.whole, upto=[layer])[layer][1:3]
+    if i >= h or j >= w:
+        found = f"{layer!r} is a map of {h}x{w} for a picture of {about.whole[1]}x{about.whole[2]}"
+        raise UsageError(f"objective neuron: {found}, it has no place {i},{j}")
+    there = about.net.shapes(about.shape, upto=[layer])[layer]
+    return int((i + 0.5) * there[1] / h), int((j + 0.5) * there[2] / w)
 
 
 def _plain(kind: str, about: _About, layer: str) -> Objective:
@@ -185,7 +196,7 @@ def class_number(net: Net, wanted: str) -> int:
         return found[0]
     if found:
         some = ", ".join(f"{k} {net.classes[k]!r}" for k in found[:8])
-        raise UsageError(f"{len(found)} classes are called {wanted!r}: {some}; say which, by number or name")
+        raise UsageError(f"{len(found)} classes are called {wanted!r}: {some}; say which, by its number")
     near = did_you_mean(wanted.lower(), [part.strip() for name in words.values() for part in name.split(",")])
     raise UsageError(f"no class {wanted!r}{near}")
 

@@ -18,7 +18,16 @@ from minidnn.dream import Frame, Objective
 from minidnn.dream.octaves import sized
 from minidnn.errors import FileFormatError, TooLargeError, UsageError, did_you_mean
 from minidnn.net import Net
-from minidnn.recipes.deepdream import DeepDream, deepdream, objective_at, objective_of, planned, prepared
+from minidnn.recipes.deepdream import (
+    DeepDream,
+    deepdream,
+    objective_at,
+    objective_of,
+    planned,
+    planned_within,
+    prepared,
+)
+from minidnn.recipes.memory import check_pictures
 
 STARTS = ("photo", "noise")
 FILES = ("photo", "guide", "mask")  # that a job may read beside the net's
@@ -50,6 +59,8 @@ class Job:
     def opened(self, device: str = "cpu") -> Opened:
         """Everything read and checked; nothing dreamed yet."""
         net = prepared(net_called(self.net), slide=self.settings.slide).to(device)
+        if self.size is not None and device == "cpu":
+            check_pictures(self.size, self.settings.canvas)
         picture: Array = self._picture()
         guide = None if self.guide is None else images.load(self.guide)
         mask = None if self.mask is None else mask_from(self.mask, picture.shape[1:3])
@@ -58,6 +69,8 @@ class Job:
         objective = objective_of(net, picture, self.settings, guide)
         sizes = list(planned(net, picture, self.settings, objective))
         objective_at(net, picture, self.settings, guide, sizes[0])  # whether it can be asked of the smallest
+        if self.settings.max_memory:
+            planned_within(net, picture, self.settings, objective)  # or why none is small enough
         if (steps := len(sizes) * self.settings.steps) > MOST_STEPS:
             raise UsageError(f"a dream of {steps:,} steps; give at most {MOST_STEPS:,}")
         return Opened(self, net, picture, guide, mask, objective, sizes, self._digests())
@@ -117,10 +130,15 @@ class Opened(NamedTuple):
                 "job": self.job.as_json(),
                 "weights": weights.digest(self.net),
                 "files": self.files,
-                "versions": {"minidnn": __version__, "numpy": np.__version__},
+                "versions": versions_here(),
                 "steps": digests,
             }
         )
+
+
+def versions_here() -> dict[str, str]:
+    """The versions that numbers depend on."""
+    return {"minidnn": __version__, "numpy": np.__version__}
 
 
 def net_called(name: str) -> Net:

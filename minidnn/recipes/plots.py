@@ -12,6 +12,7 @@ from minidnn.errors import UsageError
 from minidnn.files import replacing
 
 History = Sequence[Mapping[str, Any]]  # what was noted of each frame
+Lines = Mapping[str, Sequence[float]]  # by name
 
 
 def plot_run(history: History, *, title: str = "") -> bytes:
@@ -43,9 +44,7 @@ def plot_run(history: History, *, title: str = "") -> bytes:
     return _svg(figure)
 
 
-def plot_lines(
-    lines: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str, title: str = "", log: bool = False
-) -> bytes:
+def plot_lines(lines: Lines, *, xlabel: str, ylabel: str, title: str = "", log: bool = False) -> bytes:
     """Several lines against the count 1, 2, 3 …, as an SVG picture."""
     figure, (axes,) = _figure(1)
     for name, values in lines.items():
@@ -56,6 +55,18 @@ def plot_lines(
     if log:
         axes.set_yscale("log")
     axes.legend(fontsize=8)
+    return _svg(figure)
+
+
+def plot_panels(panels: Sequence[tuple[str, Sequence[float], Lines]], *, xlabel: str) -> bytes:
+    """One plot below the other, each of (ylabel, where its points lie, its lines), as an SVG picture."""
+    figure, rows = _figure(len(panels))
+    for axes, (ylabel, where, lines) in zip(rows, panels, strict=True):
+        for name, values in lines.items():
+            axes.plot(where, values, marker=".", label=_plain(name))
+        axes.set_ylabel(_plain(ylabel))
+        axes.legend(fontsize=8)
+    rows[-1].set_xlabel(xlabel)
     return _svg(figure)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from minidnn import images
 from minidnn.arrays import Array, to_host
 from minidnn.files import replacing
+from minidnn.recipes.findings import Finding, panels, tables, why
 from minidnn.recipes.job import Opened
-from minidnn.recipes.microscope import Finding, look
-from minidnn.recipes.plots import plot_run
+from minidnn.recipes.microscope import Seen
+from minidnn.recipes.plots import plot_panels, plot_run
 from minidnn.recipes.sheets import strip
 
 STYLE = """
@@ -26,6 +27,8 @@ img, svg { max-width: 100%; height: auto } table { border-collapse: collapse }
 td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top } th { font-weight: 600 }
 figure { margin: 1rem 0 } figcaption { color: #666; font-size: .9rem }
 """
+CLIMB = "z, the gradient's share of the way and the length of each step, step by step"
+LOOKS = "what the net takes the picture for, which channels rose and how much is burnt out, step by step"
 
 
 def report(
@@ -34,15 +37,17 @@ def report(
     picture: np.ndarray,
     history: Sequence[Mapping[str, Any]],
     pictures: Sequence[tuple[str, Array]],
+    seen: Seen,
 ) -> None:
     """Write the page."""
-    findings = look(opened.net.to("cpu"), to_host(opened.picture), picture, opened.objective.layers)
     parts = [
         _figure(picture, f"the dream, {picture.shape[2]}x{picture.shape[1]} pixels"),
         _figure(to_host(opened.picture), "what it began with"),
         _figure(strip(pictures), "how it grew"),
-        _plot(plot_run(history, title=str(opened.objective))),
-        *(_section(finding) for finding in findings),
+        _plot(plot_run(history, title=str(opened.objective)), CLIMB),
+        "<h2>Why it became this</h2>" + "".join(f"<p>{html.escape(words)}</p>" for words in why(seen)),
+        _plot(plot_panels(panels(seen), xlabel="step"), LOOKS),
+        *(_section(finding) for finding in tables(seen)),
         "<h2>Settings</h2>" + _table(_settings(opened)),
     ]
     title = f"A dream of {', '.join(map(str, opened.objective.layers))}"
@@ -65,9 +70,8 @@ def _figure(picture: np.ndarray, caption: str) -> str:
     return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
 
 
-def _plot(svg: bytes) -> str:
+def _plot(svg: bytes, words: str) -> str:
     """The picture without the head that a file of its own needs."""
-    words = "z, the gradient's share of the way and the length of each step, step by step"
     text = svg.decode().partition("<svg")[2]
     caption = f"<figcaption>{html.escape(words)}</figcaption>"
     return f'<figure><svg role="img" aria-label="{html.escape(words)}"{text}{caption}</figure>'
