@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from minidnn import images, weights
+from minidnn import images, weights, zoo
 from minidnn.arrays import Array, to_device, to_host
 from minidnn.cli.device import add_device, device_for
 from minidnn.errors import FileError, MismatchError, ShapeError, UsageError
@@ -37,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_net_arguments(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` wants to know too."""
-    parser.add_argument("--net", required=True, metavar="NET.h5", help="as minidnn weights convert made it")
+    parser.add_argument(
+        "--net",
+        default="tiny",
+        metavar="NET.h5",
+        help="as minidnn weights convert made it (tiny, which is built in)",
+    )
     parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
     parser.add_argument(
         "--grey",
@@ -104,7 +109,7 @@ class Classifier:
     def from_file(
         cls, path: str, *, classes: str | None = None, grey: str | None = None, device: str = "cpu"
     ) -> Classifier:
-        stored = weights.Weights.open(path)
+        stored = weights.Weights.open(zoo.file_of(path))
         found = cls.of(stored.net(), path, classes=classes, grey=grey)
         found = found if classes else replace(found, ids=stored.class_ids)
         return found if device == "cpu" else replace(found, net=found.net.to(device), device=device)

@@ -47,7 +47,7 @@ def _add_what(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     what, kinds = parser.add_argument_group("what to dream"), "; ".join(f"{k}: {w}" for k, w in KINDS.items())
     return [
         what.add_argument(
-            "--net", default="gabor", help="a file of weights.save or minidnn weights convert (gabor)"
+            "--net", default="tiny", help="a file that minidnn weights convert made (tiny, which is built in)"
         ),
         what.add_argument(
             "--layer", metavar="NAME", help="by name or number; several with commas (a favourite)"

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", default="experiments", metavar="FOLDER", help="where to write (experiments)"
     )
     parser.add_argument(
-        "--net", action="append", help="a file of weights (gabor); several for the experiment nets"
+        "--net", action="append", help="a file of weights (tiny, built in); several for the experiment nets"
     )
     parser.add_argument(
         "--layer", action="append", metavar="NAME", help="for the experiment nets, one for each net"
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.output)
     try_out(folder / "trial.png")
     device = device_for(args.device)
-    jobs = [_job(args, net, number, device) for number, net in enumerate(args.net or ["gabor"])]
+    jobs = [_job(args, net, number, device) for number, net in enumerate(args.net or ["tiny"])]
     names = (
         [name for name in EXPERIMENTS if name != "guide" or args.guide] if args.name == "all" else [args.name]
     )

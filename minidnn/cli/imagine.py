@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", default="imagined.png", metavar="FILE", help="where to write (imagined.png)"
     )
-    parser.add_argument("--net", required=True, help="a file of weights that ends in classes")
+    parser.add_argument("--net", default="tiny", help="a file of weights, with classes (tiny, built in)")
     parser.add_argument("--photo", help="begin with this picture (noise)")
     parser.add_argument("--steps", type=int, metavar="N", help="uphill (200)")
     parser.add_argument("--size", metavar="HxW", help="of the picture (that the net was trained on)")

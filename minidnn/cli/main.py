@@ -11,10 +11,13 @@ from minidnn import __version__
 from minidnn.arrays import no_room
 from minidnn.cli import (
     classify,
+    diagnose,
     doctor,
     dream,
     evaluate,
     experiment,
+    features,
+    heads,
     imagine,
     layers,
     nets,
@@ -39,10 +42,24 @@ COMMANDS = {
     "classify": classify,
     "evaluate": evaluate,
     "train": train,
+    "diagnose": diagnose,
+    "features": features,
+    "heads": heads,
     "sizes": sizes,
     "doctor": doctor,
 }
-THREADED = ("dream", "imagine", "zoom", "experiment", "classify", "evaluate", "train")
+THREADED = (
+    "dream",
+    "imagine",
+    "zoom",
+    "experiment",
+    "classify",
+    "evaluate",
+    "train",
+    "diagnose",
+    "features",
+    "heads",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

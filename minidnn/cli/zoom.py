@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"a film: {', '.join(films.ENDINGS)} (zoom.gif)",
     )
-    parser.add_argument("--net", default="gabor", help="a file of weights (gabor)")
+    parser.add_argument("--net", default="tiny", help="a file of weights (tiny, which is built in)")
     parser.add_argument("--layer", metavar="NAME", help="by name or number (a favourite)")
     parser.add_argument("--objective", metavar="WORDS", help="what shall grow (norm)")
     parser.add_argument("--frames", type=int, default=100, metavar="N", help="pictures in the film (100)")

@@ -1,7 +1,7 @@
 """What does a net think a bee eater looks like? Begin with noise and climb the class (Simonyan et al. 2014).
 
 Pixel by pixel with the numbers of the practical that many know, or painted in waves (`canvas="fourier"`). In
-the practical pictures are counted in deviations of the colours in ImageNet; here they become those of a dream.
+the practical, pictures are counted in deviations of ImageNet's colours; here they become those of a dream.
 """
 
 from __future__ import annotations

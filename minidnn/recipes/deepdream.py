@@ -51,7 +51,7 @@ CALM: dict[str, Any] = {"jitter": 0, "colours": 0.0, "smooth": ()}
 ACCIDENTS = ("turn", "scale", "flip", "window", "blur", "bilateral")
 RATE_OF_NEWTON = 0.3  # its steps know how long they should be; a part of that is safer
 # Layers that dream well in nets that people have, tried by eye; the first that a net has is its default.
-FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu2")
+FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu8", "relu2")
 
 WIDEST = 100  # pixels; a wider blur leaves one colour
 RANGES = {  # from what to what each setting may be; a note in a stranger's picture may ask for anything

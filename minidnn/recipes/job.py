@@ -39,7 +39,7 @@ NOISE = (127.5, 12.0)  # mean and deviation: loud enough to begin with, quiet en
 class Job:
     """What to dream with, and of what. Paths are as the user gave them."""
 
-    net: str = "gabor"  # a file of ours, or a net that needs none
+    net: str = "tiny"  # a file of ours, or a net that needs none
     photo: str | None = None  # None: the built-in landscape
     size: tuple[int, int] | None = None  # (h, w); None: as large as the photo
     start: str = "photo"  # or noise
@@ -143,14 +143,14 @@ def versions_here() -> dict[str, str]:
 
 def net_called(name: str) -> Net:
     """A net to dream with: a file of ours, or one of the zoo that needs no file."""
-    if name.endswith(".h5") or Path(name).is_file():
-        return weights.load(name)
+    if name in zoo.TRAINED or name.endswith(".h5") or Path(name).is_file():
+        return weights.load(zoo.file_of(name))
     if name == "gabor":
         return zoo.get(name)
     if name in zoo.NETS:
         raise UsageError(
             f"{name} knows nothing yet: give a file with its weights (minidnn weights convert makes one from "
-            f"{zoo.ABOUT[name].weights.partition(';')[0]}), or dream with gabor, which needs none"
+            f"{zoo.ABOUT[name].weights.partition(';')[0]}), or take tiny, which comes trained"
         )
     raise UsageError(f"no net and no file {name!r}{did_you_mean(name, zoo.NETS)}; minidnn nets lists them")
 

@@ -25,6 +25,7 @@ from minidnn.optim import Nesterov, Optimiser
 from minidnn.res import Res
 from minidnn.train.augment import Augmentation, applied
 from minidnn.train.data import DataSet, Splits, check, check_answers, in_batches
+from minidnn.train.learning import learning
 from minidnn.train.schedules import Schedule
 
 LOSSES = {
@@ -42,6 +43,8 @@ class Way:
     What falls is loss + weight_penalty * sum of w², over filters and not over biases. `clip` is the greatest
     length of the whole gradient, 0 for any. After `patience` epochs without a new low of the validation loss
     the run ends early; 0: never. A batch norm's stored moments move by `norm_share` towards each batch's.
+    `learn` names the layers whose weights move, by name or pattern; none: all. Those before the first of them
+    answer as in a test.
     """
 
     epochs: int = 10
@@ -54,6 +57,7 @@ class Way:
     clip: float = 0.0
     patience: int = 0
     norm_share: float = 0.1
+    learn: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -125,6 +129,7 @@ class _Run:
         self.net, self.data, self.way, self.state = net, data, way, state
         self.res, self.preprocess = net.init_res(), preprocess_of(net)
         self.scores, self.loss = scores_of(net), LOSSES[way.loss]
+        self.learning = learning(net, way.learn, self.scores) if way.learn else None
         answers = net.shapes((1, *data.train.shape), upto=[self.scores])[self.scores][3]
         check_answers(answers, data.train)
         self.labels = data.train.labels
@@ -180,13 +185,19 @@ class _Run:
     ) -> tuple[float, int, dict[str, Array]]:
         """The mean loss of a batch, how many of it the net gets wrong, and dz/dw."""
         x = self.on_device(self.preprocess.to_net(images))
-        scores = self.net.forwardto(self.res, self.scores, x, mode="train", rng=rng, keep="needed")
+        walls = None if self.learning is None else self.learning.walls
+        if walls is not None:  # what stays as it is need not know that this is training
+            self.net.forwardto(self.res, walls, x, keep=walls)
+        image = x if walls is None else None
+        scores = self.net.forwardto(self.res, self.scores, image, mode="train", rng=rng, keep="needed")
         value, seed = self.loss(scores, to_device(labels, device_of(scores)))
         if not isfinite(value):
             raise self.diverged(f"the loss is {value}", x)
-        self.net.backwardfrom(self.res, {self.scores: seed}, params=True, to=None)
+        self.net.backwardfrom(self.res, {self.scores: seed}, params=True, to=walls)
         wrong = int((to_host(scores).reshape(len(labels), -1).argmax(axis=1) != labels).sum())
-        return value, wrong, self.net.gradients(self.res)
+        grads = self.net.gradients(self.res)
+        moving = grads if self.learning is None else self.learning.arrays
+        return value, wrong, {name: grad for name, grad in grads.items() if name in moving}
 
     def update(self, grads: Mapping[str, Array], rate: float) -> tuple[float, float]:
         """Step downhill, and hand back the gradient's length and the penalty."""

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from minidnn import optim, weights, zoo
-from minidnn.errors import UsageError, did_you_mean
+from minidnn.errors import ShapeError, UsageError, did_you_mean
 from minidnn.layers import Dropout
-from minidnn.net import Net
+from minidnn.net import Net, Node
 from minidnn.train import augment, schedules
 from minidnn.train.data import DataSet, Splits, preprocess_for, split
 from minidnn.train.fit import Way
 from minidnn.train.init import initialised
 from minidnn.train.opening import open_data
 from minidnn.train.pictures import size_of
+from minidnn.train.relearn import replace_head
 
 FOLDER = Path(__file__).parent / "recipes"
 OPTIMISERS: dict[str, type[optim.Optimiser]] = {
@@ -38,6 +39,8 @@ class Recipe:
 
     net: str = "lenet"  # by its name in the zoo, or a file of ours to go on with
     options: tuple[str, ...] = ()  # of the net's builder: ("batch_norms=true",)
+    head: str = ""  # "last": a last layer anew, for these classes; or the layer behind which a new end comes
+    learn: tuple[str, ...] = ()  # the layers whose weights move, as ("conv10", "fire9/*"); none: all
     data: str = ""  # a path: minidnn.train.opening says what may lie there
     size: str = ""  # "32x48", height first: what pictures are brought to
     grey: bool = False
@@ -78,6 +81,7 @@ class Recipe:
             clip=self.clip,
             patience=self.patience,
             norm_share=self.norm_share,
+            learn=self.learn,
             seed=self.seed,
         )
 
@@ -97,17 +101,24 @@ class Recipe:
         else:
             net = zoo.get(self.net, seed=None, **self._options())
             net = initialised(net, self.first_weights, np.random.default_rng([self.seed, 0xF1]))
+        if self.head:
+            after, rng = None if self.head == "last" else self.head, np.random.default_rng([self.seed, 0xE4D])
+            net = replace_head(net, learned.classes, after=after, rng=rng)
+        _check_channels(net, learned)
         preprocess = net.preprocess
         if self.normalise or preprocess is None:
             preprocess = preprocess_for(learned, preprocess)
-        nodes = [
-            node._replace(layer=Dropout(self.dropout))
-            if isinstance(node.layer, Dropout) and self.dropout >= 0
-            else node
-            for node in net.nodes
-        ]
+        nodes = self._dropping(net) if self.dropout >= 0 else net.nodes
         about = {"input_shape": learned.shape, "preprocess": preprocess, "classes": learned.classes}
         return net.with_nodes(nodes, **about)
+
+    def _dropping(self, net: Net) -> list[Node]:
+        """The nodes, with the rate that was asked for in all Dropout layers."""
+        drops = [node.name for node in net.nodes if isinstance(node.layer, Dropout)]
+        if not drops and self.dropout > 0:
+            raise UsageError(f"dropout={self.dropout:g}, and {self.net} has no Dropout layer; leave it out")
+        new = Dropout(self.dropout)
+        return [node._replace(layer=new) if node.name in drops else node for node in net.nodes]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -149,6 +160,14 @@ class Recipe:
                 value.strip().lower(), int(value) if value.strip().isdigit() else value
             )
         return found
+
+
+def _check_channels(net: Net, learned: DataSet) -> None:
+    """That a net for grey sees grey, and one for colour colour."""
+    wanted, found = net.input_shape[2] if net.input_shape else 0, learned.shape[2]
+    if wanted not in (0, found):
+        advice = "set grey=true" if (wanted, found) == (1, 3) else "give others, or another net"
+        raise ShapeError(f"{learned.name}: pictures of {found} channels, the net sees {wanted}; {advice}")
 
 
 _ABOUT = set(signature(Net.__init__).parameters)
