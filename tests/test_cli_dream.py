@@ -28,7 +28,7 @@ from minidnn.recipes import forecast, memory
 from minidnn.recipes.deepdream import DeepDream
 from tests.dreamers import photo, saved
 
-QUICK = ("--steps", "1", "--octaves", "2", "--layer", "relu1", "--size", "28x34")
+QUICK = ("--net", "gabor", "--steps", "1", "--octaves", "2", "--layer", "relu1", "--size", "28x34")
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +198,7 @@ def test_other_canvases_by_set(capsys, canvas):
         (["--net", "mine.h5"], "mine.h5: no such file", 3),
         (["--settings", "mine.toml"], "mine.toml: No such file", 3),
         (["--preview", "0"], "--preview 0: give at least 1", 2),
-        (["--resume", "c.npz", "--net", "gabor"], "leave out --layer, --steps, --octaves, --size", 2),
+        (["--resume", "c.npz"], "leave out --net, --layer, --steps, --octaves, --size", 2),
         (["-o", "d.xyz"], "--output d.xyz: end the name in .png", 2),
         (["--plot", "p.png"], "--plot p.png: end the name in .svg", 2),
         (["--strip", "s.svg"], "--strip s.svg: end the name in .png", 2),

@@ -398,8 +398,9 @@ def test_what_was_fetched_says_what_is_next(capsys, published, content, tmp_path
     assert f"convert, classify or evaluate: --classes {place}" in said(capsys, "fetch", "ours")
 
 
-def test_pooch_begins_where_it_is_installed_and_we_go_on(server, published, content):
+def test_pooch_begins_where_it_is_installed_and_we_go_on(server, published, content, monkeypatch):
     pytest.importorskip("pooch")
+    monkeypatch.setattr(fetching, "CHUNK", 1 << 12)  # of a piece that breaks off, requests keeps nothing
     published("cut")
     with pytest.raises(OutputError, match="bytes are kept, say it again to go on"):
         fetch("ours")

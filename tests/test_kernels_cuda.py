@@ -22,10 +22,10 @@ from minidnn.errors import DeviceError, ShapeError
 from minidnn.gradcheck import audit
 from minidnn.kernels import choice
 from minidnn.kernels.cuda import pointwise, pool, shifted, source
-from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.im2col import conv as plain_conv
 from minidnn.kernels.im2col import conv_backward as plain_conv_backward
 from minidnn.kernels.im2col import conv_backward_w as plain_conv_backward_w
+from minidnn.kernels.product import product
 from minidnn.window import Window
 from tests.fakecard import COMPILER, by_cpp, put_in
 from tests.nets import every_layer, forked, photo

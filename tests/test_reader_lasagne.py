@@ -13,8 +13,9 @@ from PIL import Image
 
 from minidnn import images
 from minidnn.errors import FileError, MismatchError, UnsafeFileError, UnsupportedError
+from minidnn.layers import Conv
 from tests.samples import distinct
-from weights_tools.readers import lasagne
+from weights_tools.readers import lasagne, onnx
 from weights_tools.readers.places_squeezenet import CLASSES
 
 PLACES = "models/squeezenet/squeezenet_v1.1_places365_lasagne.params"
@@ -71,13 +72,40 @@ def test_arrays_in_a_row_become_layers(path, row, protocol):
     np.testing.assert_allclose(1 / np.sqrt(norm["var"] + 1e-4), row[5], rtol=1e-6)
     assert foreign.flatten == "chw"
     assert foreign.steps == ["turned the filters by 180 degrees: Lasagne slides them upside down"]
-    assert "flip_filters=False" in foreign.warnings[0]
+    assert "flip_filters=false (cuDNN's layers" in foreign.asks
 
 
 def test_filters_that_were_not_turned_can_stay_so(path, row):
     foreign = lasagne.read(pickled(path, row), flip_filters=False)
     np.testing.assert_array_equal(foreign.layers["conv1"]["w"], row[0].transpose(2, 3, 1, 0))
-    assert not foreign.steps and not foreign.warnings
+    assert not foreign.steps and not foreign.asks
+
+
+def test_what_is_said_of_filters_is_asked_no_more(path, row):
+    foreign = lasagne.read(pickled(path, row), flip_filters=True)
+    np.testing.assert_array_equal(
+        foreign.layers["conv1"]["w"], row[0][:, :, ::-1, ::-1].transpose(2, 3, 1, 0)
+    )
+    assert not foreign.asks
+    only_points = [row[6][:, :, :, :1], *row[7:]]  # 1x1 filters look the same from both sides
+    assert not lasagne.read(pickled(path, only_points)).asks
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_published_filters_are_known_whichever_way_they_lie(path, data, upright):
+    """VGG-16 of Lasagne's model zoo came from Caffe, with flip_filters=False."""
+    net = onnx.read(data / "models/vgg16/vgg16_conv_imagenet_head_mri.onnx").net
+    banks = [node.layer for node in net.nodes if isinstance(node.layer, Conv)][:2]
+    row = []
+    for bank in banks:
+        w = bank.w.transpose(3, 2, 0, 1)
+        row += [np.ascontiguousarray(w if upright else w[:, :, ::-1, ::-1]), bank.b]
+    foreign = lasagne.read(pickled(path, row))
+    if upright:
+        assert foreign.steps == ["left the filters upright: the first are those of VGG-16 of its authors"]
+    assert not foreign.asks
+    for bank, own in zip(banks, foreign.layers.values(), strict=True):
+        np.testing.assert_array_equal(own["w"], bank.w)
 
 
 def test_the_dictionaries_of_the_model_zoo_are_read(path, row):

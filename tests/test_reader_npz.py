@@ -75,6 +75,37 @@ def test_names_of_torch_have_its_axes(path, rng):
     assert foreign.flatten == "chw"
 
 
+def test_the_biases_tell_whose_axes_a_bare_w_has(path, rng):
+    bank, matrix = distinct(rng, (4, 5, 3, 2)).astype("f4"), distinct(rng, (6, 7)).astype("f4")
+    np.savez(path, conv1_1_W=bank, conv1_1_b=np.ones(2, "f4"), fc6_W=matrix, fc6_b=np.ones(7, "f4"))
+    ours = npz.read(path)
+    np.testing.assert_array_equal(ours.layers["conv1_1"]["w"], bank)
+    np.testing.assert_array_equal(ours.layers["fc6"]["w"], matrix)
+    named = {"conv1_1/W": bank, "conv1_1/b": np.ones(4, "f4"), "fc6/W": matrix, "fc6/b": np.ones(6, "f4")}
+    np.savez(path, **named)
+    chainers = npz.read(path)
+    np.testing.assert_array_equal(chainers.layers["conv1_1"]["w"], bank.transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(chainers.layers["fc6"]["w"], matrix.T)
+    assert (ours.flatten, chainers.flatten) == ("hwc", "chw")
+
+
+def test_a_bare_w_whose_axes_nothing_tells_is_refused(path, rng):
+    for named in [
+        {"fc6_W": np.ones((6, 6)), "fc6_b": np.ones(6)},
+        {"fc6_W": np.ones((6, 7))},
+        {"fc6_W": np.ones((6, 7)), "fc6_b": np.ones(7), "fc7_W": np.ones((8, 7)), "fc7_b": np.ones(8)},
+    ]:
+        np.savez(path, **named)
+        with pytest.raises(MismatchError, match="do not tell which axis of a W is its outputs; call them"):
+            npz.read(path)
+
+
+def test_names_with_underscores_have_their_endings_too(path, rng):
+    bank = distinct(rng, (4, 5, 3, 2)).astype("f4")
+    np.savez(path, vgg0_conv0_weight=bank, vgg0_conv0_bias=np.ones(4, "f4"))  # MXNet's names
+    np.testing.assert_array_equal(npz.read(path).layers["vgg0_conv0"]["w"], bank.transpose(2, 3, 1, 0))
+
+
 def test_numbered_arrays_are_those_of_lasagne(path, rng):
     arrays = [distinct(rng, (4, 5, 3, 2)), np.arange(1, 5.0), *(np.full(4, i + 0.5) for i in range(4))]
     arrays += [distinct(rng, (7, 6)), np.arange(6.0), *(distinct(rng, (6, 6)) for _ in range(4))]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from minidnn import layers as L
 from minidnn import weights, zoo
+from minidnn.errors import UsageError
 from minidnn.net import Net, Node
 from minidnn.summary import summarise
+from minidnn.train.opening import open_data
+from minidnn.train.recipe import built_in
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def with_moments(net: Net, seed: int = 0) -> Net:
@@ -76,3 +85,36 @@ def test_a_batch_norm_stays_where_it_cannot_be_merged(why):
     }[why]
     net = Net([Node(*node) for node in nodes])
     assert zoo.folded(net).names == net.names
+
+
+# The weights that come with it.
+
+
+def test_it_comes_trained():
+    net = zoo.trained("tiny")
+    assert net.names == zoo.get("tiny", seed=None).names and net.classes[5] == "dog"
+    assert zoo.TRAINED["tiny"].stat().st_size < 3_000_000
+    assert not weights.verify(zoo.TRAINED["tiny"]).findings
+    with pytest.raises(UsageError, match="'vgg16' does not come trained; tiny does"):
+        zoo.trained("vgg16")
+
+
+def test_by_its_name_a_command_finds_its_file():
+    assert zoo.file_of("tiny") == str(zoo.TRAINED["tiny"])
+    assert zoo.file_of("my/tiny.h5") == "my/tiny.h5"
+
+
+def test_it_says_how_it_was_trained():
+    told = weights.Weights.open(zoo.TRAINED["tiny"]).provenance
+    kept = json.loads((DOCS / "tiny" / "log.json").read_text())
+    assert told["recipe"] == kept["recipe"] and told["result"]["top1"] == kept["test"]["top1"] == 0.123
+    recipe = tomllib.loads(built_in()["cifar10-tiny"].read_text())
+    assert recipe.items() <= told["recipe"].items(), "by the recipe that comes with it"
+
+
+def test_it_knows_the_things_that_it_was_taught(data):
+    parts = open_data(str(data / "datasets" / "cifar10"))
+    images, labels = parts["test"].batch(np.arange(1000)), parts["test"].labels[:1000]
+    net = zoo.trained("tiny")
+    scores = net.forwardto(net.init_res(), "scores", net.preprocess.to_net(images))
+    assert (scores.reshape(1000, 10).argmax(axis=1) == labels).mean() > 0.86

@@ -6,11 +6,11 @@ These are the teachers. A faster sibling is checked against them before it is ti
 from minidnn.kernels.channels import blended, moments, scaled, sums
 from minidnn.kernels.choice import How, Kernel, Kernels
 from minidnn.kernels.conv import conv, conv_backward, conv_backward_w
-from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.im2col import col2im, im2col, padded
 from minidnn.kernels.neighbours import channel_sum, square_sum
 from minidnn.kernels.pointwise import relu, relu_backward
 from minidnn.kernels.pool import avg_pool, avg_pool_backward, max_pool, pool_by_switch, unpool
+from minidnn.kernels.product import product
 
 __all__ = [
     "How",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from minidnn.arrays import Array, xp_of
-from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.memory import Mem, fresh
+from minidnn.kernels.product import product
 from minidnn.window import Window
 
 # Numbers in one matrix of windows; a batch that needs more is worked off in parts.

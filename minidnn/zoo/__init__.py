@@ -1,7 +1,8 @@
 """Nets by name, each a table like its paper's.
 
 `get("lenet")` draws random weights, `get("vgg16", weights="vgg16.h5")` takes those of a file, and
-`get("vgg16", seed=None)` has none: it is for looking at, and takes no memory.
+`get("vgg16", seed=None)` has none: it is for looking at, and takes no memory. `trained("tiny")` comes with
+what it has learned.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from minidnn.zoo.resnet import resnet18, resnet20, resnet50
 from minidnn.zoo.sketchanet import sketchanet
 from minidnn.zoo.squeezenet import squeezenet_1_0, squeezenet_1_1
 from minidnn.zoo.tiny import tiny
+from minidnn.zoo.trained import TRAINED, file_of, trained
 from minidnn.zoo.vgg import vgg11, vgg13, vgg16, vgg19
 
-__all__ = ["ABOUT", "NETS", "About", "folded", "get", "options_of"]
+__all__ = ["ABOUT", "NETS", "TRAINED", "About", "file_of", "folded", "get", "options_of", "trained"]
 
 NETS: dict[str, Callable[..., Net]] = {
     "gabor": gabor,

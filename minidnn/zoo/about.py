@@ -29,7 +29,7 @@ ABOUT = {
         "Caffe cifar10_quick_iter_4000.caffemodel, cifar10_quick_iter_5000.caffemodel.h5",
     ),
     "tiny": About(
-        "none: ours, after VGG", "ten kinds of things; to dream with", "minidnn train cifar10-tiny"
+        "none: ours, after VGG", "ten kinds of things; to dream with", "built in; minidnn train cifar10-tiny"
     ),
     "alexnet": About(
         "Krizhevsky et al. 2012",

@@ -10,31 +10,16 @@ from functools import lru_cache
 from threading import get_ident
 from typing import Any
 
-from minidnn.arrays import Array, device_of, xp_of
+from minidnn.arrays import Array, xp_of
 from minidnn.errors import DeviceError, ShapeError
 
-COMPUTE = {
-    "": 68,
-    "tf32": 77,
-    "bfloat16": 75,
-    "float16": 74,
-}  # of cublas_api.h: what factors may be rounded to
+# Of cublas_api.h: what factors may be rounded to.
+COMPUTE = {"": 68, "tf32": 77, "bfloat16": 75, "float16": 74}
 WORKSPACE = 1 << 25  # bytes: what cuBLAS wants on a Hopper card
 
 
-def product(a: Array, b: Array, out: Array = None, *, add: bool = False, factors: str = "") -> Array:
-    """a @ b, into `out` or with `add` onto what is there, on a card in one go (beta of BLAS is 0 or 1)."""
-    xp = xp_of(a, b, out)
-    if device_of(a) == "cuda" and a.dtype == b.dtype and a.dtype.char in "fd":
-        return _gemm(a, b, xp.empty((len(a), b.shape[1]), a.dtype) if out is None else out, add, factors)
-    if not add:
-        return a @ b if out is None else xp.matmul(a, b, out=out)
-    out += a @ b
-    return out
-
-
-def _gemm(a: Array, b: Array, out: Array, add: bool, factors: str) -> Array:
-    """BLAS goes column by column, and so finds all turned: outᵀ = bᵀ @ aᵀ, + outᵀ with `add`."""
+def gemm(a: Array, b: Array, out: Array, add: bool, factors: str) -> Array:
+    """out = a @ b, + out with `add`. BLAS goes column by column and finds all turned: outᵀ = bᵀ @ aᵀ."""
     (m, k), n, single = a.shape, b.shape[1], a.dtype.char == "f"
     kind, number, compute = (0, c_float, COMPUTE[factors]) if single else (1, c_double, 70)
     if b.shape[0] != k or out.shape != (m, n) or not out.flags.c_contiguous or out.dtype != a.dtype:

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minidnn.arrays import Array, xp_of
-from minidnn.kernels.cuda.blas import product
 from minidnn.kernels.cuda.source import Kernel, ready
 from minidnn.kernels.memory import Mem, fresh
+from minidnn.kernels.product import product
 from minidnn.window import Window
 
 PLACE = Kernel(
