@@ -151,10 +151,10 @@ def _at_once(layer: L.Conv, x_shape: Shape) -> int:
 
 
 def _chunks(layer: L.Conv, x_shape: Shape, item: int) -> tuple[int, ...]:
-    _, oh, ow, k = layer.out_shape(x_shape)
+    n, oh, ow, k = layer.out_shape(x_shape)
+    images, rows = chunked.parts(n, (oh, ow), layer.window, layer.w)
     per_place = layer.window.taps * layer.w.shape[2] + k // layer.groups
-    rows = max(1, chunked.IN_CACHE // (ow * per_place), chunked.LEAST_WINDOWS // ow)
-    return (item * min(oh, rows) * ow * per_place,) * CREW.size
+    return (item * images * rows * ow * per_place,) * CREW.size
 
 
 def _ground(window: Window, x_shape: Shape, item: int) -> int:

@@ -20,7 +20,7 @@ from minidnn.window import Window
 IN_CACHE = 400_000  # numbers that one task may work on
 LEAST_WINDOWS = 400  # that one task takes
 FEW = 8  # channels below which planes are better
-SHARES = 8  # of a sum over all windows, which as many threads as there are may take and add up in order
+SHARES = 8  # that many images are shared out into; and of a sum over all windows, added up in order
 
 
 def conv(
@@ -32,23 +32,25 @@ def conv(
     y, planes = fresh((n, oh, ow, k), x, mem), c // groups < FEW
     ground = _layout(padded(x, window), planes, mem)
 
-    def task(image: int, at: int, rows: int, cs: slice, ks: slice) -> None:
-        cols = _cols(ground[image], at, (rows, ow), window, cs, planes, mem)  # (rows*ow, taps*C)
+    def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
+        part = y[some, at : at + rows]
+        cols = _cols(ground[some], at, part.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
         flat = w[..., ks].reshape(cols.shape[1], -1)
-        whole = y[image, at : at + rows].reshape(rows * ow, k)
-        out = np.matmul(cols, flat, out=whole if groups == 1 else fresh((len(cols), flat.shape[1]), x, mem))
+        whole = groups == 1 and part.flags.c_contiguous
+        out = part.reshape(len(cols), k) if whole else fresh((len(cols), flat.shape[1]), x, mem)
+        np.matmul(cols, flat, out=out)
         if b is not None:
             out += b[ks]
         if relu:
             rectify(out)
-        if groups > 1:
-            y[image, at : at + rows, :, ks] = out.reshape(rows, ow, -1)
+        if not whole:
+            part[..., ks] = out.reshape(*part.shape[:3], -1)
 
     with CREW.alone():
-        rows = _rows_at_once(ow, window, w)
+        images, rows = parts(n, (oh, ow), window, w)
         CREW.run(
-            partial(task, image, at, min(rows, oh - at), cs, ks)
-            for image in range(n)
+            partial(task, slice(first, first + images), at, rows, cs, ks)
+            for first in range(0, n, images)
             for cs, ks in each_group(c, k, groups)
             for at in range(0, oh, rows)
         )
@@ -69,24 +71,25 @@ def conv_backward(
     ground = fresh((n, c, gh, gw) if planes else (n, gh, gw, c), dzdy, mem)
     ground.fill(0)
 
-    def task(image: int, at: int, rows: int, cs: slice, ks: slice) -> None:
-        out = dzdy[image, at : at + rows, :, ks].reshape(rows * ow, -1)
+    def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
+        part = dzdy[some, at : at + rows, :, ks]
+        out = part.reshape(-1, part.shape[3])
         flat = w[..., ks].reshape(-1, out.shape[1])  # (taps*C, K)
         shape = (flat.shape[0], len(out)) if planes else (len(out), flat.shape[0])
         back = fresh(shape, dzdy, mem)
         np.matmul(*((flat, out.T) if planes else (out, flat.T)), out=back)
-        for part, pixels in _by_tap(back, ground[image], at, (rows, ow), window, cs, planes):
-            pixels += part
+        for share, pixels in _by_tap(back, ground[some], at, part.shape[:3], window, cs, planes):
+            pixels += share
 
     with CREW.alone():
-        least = -(-window.extent[0] // window.stride[0])
-        rows = max(_rows_at_once(ow, window, w), least)
-        for first in (0, rows):
+        images, rows = parts(n, (oh, ow), window, w)
+        rows = max(rows, -(-window.extent[0] // window.stride[0]))
+        for begin in (0, rows):
             CREW.run(
-                partial(task, image, at, min(rows, oh - at), cs, ks)
-                for image in range(n)
+                partial(task, slice(first, first + images), at, rows, cs, ks)
+                for first in range(0, n, images)
                 for cs, ks in each_group(c, k, groups)
-                for at in range(first, oh, 2 * rows)
+                for at in range(begin, oh, 2 * rows)
             )
     if not planes:
         return ground[:, top : top + h, left : left + width]
@@ -100,47 +103,61 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem
     (n, oh, ow, k), c = dzdy.shape, x.shape[3]
     planes, taps_c = c // groups < FEW, window.taps * (c // groups)
     ground, sums = _layout(padded(x, window), planes, mem), fresh((SHARES, taps_c, k), x, mem)
-    rows = max(1, IN_CACHE // (ow * (taps_c + k)), LEAST_WINDOWS // ow)
-    parts = [(image, at, min(rows, oh - at)) for image in range(n) for at in range(0, oh, rows)]
+    images, rows = parts(n, (oh, ow), window, np.broadcast_to(x[:1, :1, :1, :1], (1, 1, c // groups, k)))
+    todo = [(slice(first, first + images), at) for first in range(0, n, images) for at in range(0, oh, rows)]
 
     def task(share: int) -> None:
         sums[share] = 0
-        for image, at, count in parts[share::SHARES]:
+        for some, at in todo[share::SHARES]:
             for cs, ks in each_group(c, k, groups):
-                cols = _cols(ground[image], at, (count, ow), window, cs, planes, mem)  # (count*ow, taps*C)
-                sums[share, :, ks] += cols.T @ dzdy[image, at : at + count, :, ks].reshape(len(cols), -1)
+                out = dzdy[some, at : at + rows, :, ks]
+                cols = _cols(ground[some], at, out.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
+                sums[share, :, ks] += cols.T @ out.reshape(len(cols), -1)
 
     with CREW.alone():
         CREW.run(partial(task, share) for share in range(SHARES))
     return sums.sum(axis=0).reshape(*window.kernel, c // groups, k)
 
 
+def parts(n: int, size: tuple[int, int], window: Window, w: Array) -> tuple[int, int]:
+    """What one task takes: so many images, and of each so many rows of windows.
+
+    As the cache allows; but enough windows that reading the filters anew for each task does not count.
+    """
+    (oh, ow), per_window = size, window.taps * w.shape[2] + w.shape[3]
+    windows = max(IN_CACHE // per_window, LEAST_WINDOWS)
+    images = max(1, min(windows // (oh * ow), -(-n // SHARES)))
+    return images, max(1, min(oh, windows // ow))
+
+
 def _cols(
-    ground: Array, at: int, size: tuple[int, int], window: Window, cs: slice, planes: bool, mem: Mem
+    ground: Array, at: int, size: tuple[int, ...], window: Window, cs: slice, planes: bool, mem: Mem
 ) -> Array:
-    """The windows of some rows, one a row of a matrix (rows*ow, taps*C)."""
-    rows, ow = size
+    """The windows of some rows, one a row of a matrix (n*rows*ow, taps*C)."""
+    n, rows, ow = size
     c = cs.stop - cs.start
-    if window.taps == 1 and window.stride == (1, 1) and not planes and c == ground.shape[2]:
-        return ground[at : at + rows, :ow].reshape(rows * ow, c)
-    cols = fresh((window.taps * c, rows * ow) if planes else (rows * ow, window.taps * c), ground, mem)
-    for part, pixels in _by_tap(cols, ground, at, size, window, cs, planes):
-        part[...] = pixels
+    if window.taps == 1 and window.stride == (1, 1) and not planes and c == ground.shape[3]:
+        return ground[:, at : at + rows, :ow].reshape(n * rows * ow, c)
+    shape = (window.taps * c, n * rows * ow)
+    cols = fresh(shape if planes else shape[::-1], ground, mem)
+    for share, pixels in _by_tap(cols, ground, at, size, window, cs, planes):
+        share[...] = pixels
     return cols.T if planes else cols
 
 
 def _by_tap(
-    cols: Array, ground: Array, at: int, size: tuple[int, int], window: Window, cs: slice, planes: bool
+    cols: Array, ground: Array, at: int, size: tuple[int, ...], window: Window, cs: slice, planes: bool
 ) -> Iterator[tuple[Array, Array]]:
     """For each tap, its part of the matrix and the pixels under it, in one layout."""
-    rows, ow = size
+    n, rows, ow = size
     below = at * window.stride[0]
     for tap, ys, xs in window.each_tap(rows, ow):
         down = slice(ys.start + below, ys.stop + below, ys.step)
         if planes:
-            yield cols.reshape(window.taps, -1, rows, ow)[tap], ground[cs, down, xs]
+            share = cols.reshape(window.taps, -1, n, rows, ow)[tap]
+            yield share.swapaxes(0, 1), ground[:, cs, down, xs]
         else:
-            yield cols.reshape(rows, ow, window.taps, -1)[:, :, tap], ground[down, xs, cs]
+            yield cols.reshape(n, rows, ow, window.taps, -1)[:, :, :, tap], ground[:, down, xs, cs]
 
 
 def _layout(ground: Array, planes: bool, mem: Mem) -> Array:
@@ -149,8 +166,3 @@ def _layout(ground: Array, planes: bool, mem: Mem) -> Array:
     turned = fresh((ground.shape[0], ground.shape[3], *ground.shape[1:3]), ground, mem)
     turned[...] = ground.transpose(0, 3, 1, 2)
     return turned
-
-
-def _rows_at_once(ow: int, window: Window, w: Array) -> int:
-    """As the cache allows; but enough windows that reading the filters anew for each task does not count."""
-    return max(1, IN_CACHE // (ow * (window.taps * w.shape[2] + w.shape[3])), LEAST_WINDOWS // ow)
