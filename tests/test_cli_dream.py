@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minidnn import images, zoo
+from minidnn import images, weights, zoo
 from minidnn.cli import dream as command
 from minidnn.cli import outputs, replay
 from minidnn.cli.main import main
@@ -387,6 +387,14 @@ def test_a_folder_of_photos(capsys):
     assert np.array_equal(images.load("b.png"), images.load("out/b.png"))
 
 
+def test_a_broken_photo_in_a_folder_is_known_before_the_first_is_dreamed(capsys):
+    Path("frames").mkdir()
+    photo(Path("frames"), "a.png")
+    Path("frames/b.png").write_bytes(b"no picture")
+    assert "b.png: no picture that we read" in told(capsys, "dream", "frames", "-o", "out", code=3)
+    assert not Path("out").exists()
+
+
 def test_folders_that_cannot_be(capsys):
     Path("in").mkdir()
     assert "in: no photos in it; they end in" in dreamed(capsys, "in", "-o", "out", code=2)
@@ -612,7 +620,8 @@ def test_a_note_in_a_picture_of_a_billion_pixels(capsys):
 
 
 def imagined(capsys, *argv, code=0):
-    return told(capsys, "imagine", *argv, "--net", saved(Path()), "--steps", "3", code=code)
+    size = () if "--size" in argv else ("--size", "33x29")
+    return told(capsys, "imagine", *argv, "--net", saved(Path()), "--steps", "3", *size, code=code)
 
 
 def test_a_class_is_imagined_by_name(capsys):
@@ -635,6 +644,21 @@ def test_a_class_on_a_photo_behind_the_softmax_and_as_in_the_practical(capsys):
     settings = replay.note_of("w.png").job.settings
     assert (settings.canvas, settings.rule, settings.blur, settings.blur_every) == ("pixels", "unit", 0.5, 10)
     assert settings.rate == pytest.approx(4 * 255 * 0.225)
+
+
+def test_without_a_size_a_small_net_imagines_more_than_a_stamp(capsys):
+    told(capsys, "imagine", "3", "--net", saved(Path()), "--steps", "1")
+    assert images.load("imagined.png").shape == (1, 4 * 33, 4 * 29, 3)
+    weights.save("lenet.h5", zoo.get("lenet"))
+    told(capsys, "imagine", "3", "--net", "lenet.h5", "--steps", "1")
+    assert images.load("imagined.png").shape == (1, 28, 28, 3), "its fc layers take no other"
+
+
+def test_a_class_goes_on_after_a_pause(capsys):
+    imagined(capsys, "3", "--checkpoint", "there.npz")
+    assert "3 steps" in told(capsys, "dream", "--resume", "there.npz", "-o", "again.png")
+    assert np.array_equal(images.load("imagined.png"), images.load("again.png"))
+    assert "leave out --checkpoint" in imagined(capsys, "3", "--ablation", "--checkpoint", "c.npz", code=2)
 
 
 def test_a_class_within_a_bound_of_memory(capsys):

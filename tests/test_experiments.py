@@ -9,7 +9,8 @@ from minidnn import images, weights, zoo
 from minidnn.cli.main import main
 from minidnn.layers import Conv
 from minidnn.net import Net
-from minidnn.recipes.experiments import COURSE, EXPERIMENTS, three_layers
+from minidnn.recipes.experiments import COURSE, EXPERIMENTS, Result, three_layers
+from minidnn.recipes.job import Job
 
 
 @pytest.fixture
@@ -35,7 +36,26 @@ def test_peek_prints_the_table_and_what_the_last_layers_are_for(tmp_path, capsys
     told = capsys.readouterr().out
     assert "431,080" in told
     assert "The last 4 layers, fc3 to prob, differ" in told
-    assert "prob, is a softmax: of the scores of fc4" in told
+    assert "prob, is a softmax: of what fc4 says of each class it makes probabilities" in told
+
+
+def test_sizes_are_those_around_the_picture(tmp_path, photo):
+    result = Result()
+    for _ in EXPERIMENTS["sizes"](Job(photo=photo, size=(20, 26)), result):
+        pass
+    assert [name for name, _ in result.pictures] == ["start", "13x10", "26x20", "52x40"]
+    assert result.words == [
+        "This net, trained on 32x32, has no fully connected layer: all of it runs at any size."
+    ]
+
+
+@pytest.mark.parametrize("given, size", [([], (128, 128)), (["--size", "40x52"], (40, 52))])
+def test_a_small_net_that_takes_any_size_is_not_shown_on_stamps(monkeypatch, tmp_path, given, size):
+    asked = []
+    monkeypatch.setitem(EXPERIMENTS, "layers", lambda job, result: iter(asked.append(job) or ()))
+    monkeypatch.setattr("minidnn.cli.experiment._write", lambda *_: None)
+    assert main(["experiment", "layers", "-o", str(tmp_path), *given]) == 0
+    assert [job.size for job in asked] == [size]
 
 
 def test_two_nets_dream_of_one_picture_side_by_side(tmp_path, photo):

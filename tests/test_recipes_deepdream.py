@@ -160,7 +160,15 @@ def test_settings_that_make_no_sense(settings, words):
 
 
 def test_the_favourite_layer():
-    assert layers_of(zoo.get("gabor"), DeepDream()) == ("relu2",)
+    favourite = {name: layers_of(zoo.get(name, seed=None), DeepDream())[0] for name in zoo.NETS}
+    assert (favourite["tiny"], favourite["vgg16"], favourite["squeezenet1.1"]) == (
+        "relu8",
+        "relu5_2",
+        "fire8/concat",
+    )
+    assert favourite["gabor"] == "relu2", "behind a convolution three quarters up"
+    assert favourite["alexnet"] == favourite["vgg-f"] == "relu4"
+    assert favourite["resnet18"] == "layer4/0/relu1", "behind a norm too"
     assert layers_of(classy(), DeepDream()) == ("conv2",)
     assert layers_of(classy(), DeepDream(layers=("1", 3))) == ("conv1", "pool1")
     with pytest.raises(UsageError, match="has no favourite layer: choose of data, relu"):

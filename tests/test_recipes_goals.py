@@ -186,6 +186,11 @@ def test_class_names_that_many_or_none_have(net):
         class_number(net, "crane")
     with pytest.raises(UsageError, match="no class 'matchstik'; did you mean 'matchstick'"):
         class_number(net, "matchstik")
+    with pytest.raises(UsageError, match=r"no class .zebra.; there are 4: crane, .*, matchstick$"):
+        class_number(net, "zebra")
+    many = net.with_nodes(net.nodes, classes=tuple(f"thing {k}, stuff" for k in range(1000)))
+    with pytest.raises(UsageError, match=r"there are 1,000: thing 0, thing 1, .*, thing 11, …$"):
+        class_number(many, "zebra")
     with pytest.raises(UsageError, match="knows no names of classes: ask for 'bee' by its number"):
         class_number(zoo.get("gabor"), "bee")
 

@@ -164,6 +164,13 @@ def test_why_in_sentences():
     assert "has no opinion on whole pictures" in " ".join(why(looked(zoo.get("gabor"), [1])))
 
 
+def test_an_opinion_that_stays_is_said_to_stay():
+    seen = looked()
+    opinion = np.array([0.1, 0.6, 0.2, 0.1])
+    seen = seen._replace(looks=[look._replace(classes=opinion) for look in seen.looks])
+    assert re.search(r"took the picture for (.*) \(.*%\) at first, and still for \1 \(", " ".join(why(seen)))
+
+
 def test_what_is_drawn_has_a_point_for_each_look():
     seen = looked()
     found = panels(seen)

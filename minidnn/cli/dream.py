@@ -88,9 +88,7 @@ def _add_kept(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say what would be done, how long and with how much memory"
     )
     how.add_argument("--preview", type=int, metavar="N", help="write the picture so far every N steps")
-    how.add_argument(
-        "--checkpoint", metavar="FILE", help="write all that is needed to go on, once a minute and at the end"
-    )
+    add_checkpoint(how)
     how.add_argument("--resume", metavar="FILE", help="go on from a checkpoint")
     how.add_argument(
         "--plot", metavar="FILE.svg", help="value, gradient's share and step, drawn over the steps"
@@ -99,6 +97,16 @@ def _add_kept(parser: argparse.ArgumentParser) -> None:
     add_microscope(how)
     how.add_argument("--report", metavar="FILE.html", help="one page with everything")
     add_device(how)
+
+
+def add_checkpoint(parser: argparse._ActionsContainer, afterwards: str = "") -> None:
+    words = f"write all that is needed to go on, once a minute and at the end{afterwards}"
+    parser.add_argument("--checkpoint", metavar="FILE", help=words)
+
+
+def kept_in(checkpoint_file: str | None) -> tuple[Path, float] | None:
+    """Where to write checkpoints, and every so many seconds."""
+    return None if checkpoint_file is None else (Path(checkpoint_file), CHECKPOINT_SECONDS)
 
 
 def add_microscope(parser: argparse._ActionsContainer) -> None:
@@ -128,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     found = watch(
         opened,
         preview=preview,
-        save_to=None if args.checkpoint is None else (Path(args.checkpoint), CHECKPOINT_SECONDS),
+        save_to=kept_in(args.checkpoint),
         resume=resume,
         keep_pictures=bool(args.strip or args.report),
         microscope=bool(args.microscope or args.report),

@@ -16,7 +16,7 @@ from minidnn.cli.watching import stopping
 from minidnn.errors import UsageError
 from minidnn.recipes.deepdream import DeepDream
 from minidnn.recipes.experiments import EXPERIMENTS, Result, side_by_side
-from minidnn.recipes.job import Job, Opened, net_called
+from minidnn.recipes.job import Job, Opened, net_called, size_for
 from minidnn.recipes.plots import check_plots, plot_lines, save_plot
 
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", action="append", metavar="NAME", help="for the experiment nets, one for each net"
     )
     parser.add_argument("--guide", metavar="PHOTO", help="for the experiment guide")
-    parser.add_argument("--size", metavar="HxW", help="of the picture (that the net was trained on)")
+    parser.add_argument("--size", metavar="HxW", help="of the picture (as suits the net)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (0)")
     add_device(parser)
 
@@ -105,8 +105,8 @@ def _job(args: argparse.Namespace, net: str, number: int, device: str) -> Job:
     settings = DeepDream(layers=chosen, seed=args.seed)
     what = {"photo": args.photo, "size": size_of(args.size), "guide": args.guide, "settings": settings}
     job = There(net=net, device=device, **what)
-    trained_on = net_called(net).input_shape
-    return replace(job, size=trained_on[:2]) if job.size is None and trained_on else job
+    there = net_called(net)
+    return replace(job, size=size_for(there)) if job.size is None and there.input_shape else job
 
 
 def _called(job: Job) -> str:

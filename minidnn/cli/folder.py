@@ -30,6 +30,8 @@ def dream_folder(
         raise UsageError(
             f"{folder}: several photos are called {', '.join(sorted(twice))}; rename one of each"
         )
+    for photo in photos:
+        images.load(photo)  # a broken one is better known now than after a night of dreaming
     try:
         goal.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,7 +9,7 @@ from time import perf_counter
 from minidnn import images
 from minidnn.arrays import device_of, to_host
 from minidnn.cli.device import add_device, device_for
-from minidnn.cli.dream import add_max_memory, add_microscope, finish
+from minidnn.cli.dream import add_checkpoint, add_max_memory, add_microscope, finish, kept_in
 from minidnn.cli.outputs import check_outputs
 from minidnn.cli.settings import changed, from_words, size_of
 from minidnn.cli.watching import watch
@@ -17,7 +17,7 @@ from minidnn.errors import UsageError
 from minidnn.recipes.classvis import ABLATION, ClassVis
 from minidnn.recipes.forecast import check_cost
 from minidnn.recipes.goals import class_number
-from minidnn.recipes.job import Job, Opened, net_called
+from minidnn.recipes.job import Job, Opened, net_called, size_for
 from minidnn.recipes.sheets import sheet
 
 
@@ -29,11 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", default="tiny", help="a file of weights, with classes (tiny, built in)")
     parser.add_argument("--photo", help="begin with this picture (noise)")
     parser.add_argument("--steps", type=int, metavar="N", help="uphill (200)")
-    parser.add_argument("--size", metavar="HxW", help="of the picture (that the net was trained on)")
+    parser.add_argument("--size", metavar="HxW", help="of the picture (as suits the net)")
     parser.add_argument("--after-softmax", action="store_true", help="climb the probability, not the score")
     parser.add_argument("--seed", type=int, metavar="N", help="of the noise and the jitter (0)")
     parser.add_argument("--painted", action="store_true", help="in waves with the colours of photographs")
     add_max_memory(parser)
+    add_checkpoint(parser, "; minidnn dream --resume goes on")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of a dream"
     )
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _three(args: argparse.Namespace, wanted: ClassVis, opened: Opened) -> int:
     """With less and with more to hold it back, side by side."""
-    for_one = ("plot", "strip", "microscope", "report")
+    for_one = ("checkpoint", "plot", "strip", "microscope", "report")
     given = [f"--{name}" for name in for_one if getattr(args, name)]
     if given:
         raise UsageError(f"--ablation draws three pictures: leave out {', '.join(given)}")
@@ -92,7 +93,10 @@ def _three(args: argparse.Namespace, wanted: ClassVis, opened: Opened) -> int:
 def _one(args: argparse.Namespace, opened: Opened) -> int:
     began = perf_counter()
     found = watch(
-        opened, keep_pictures=bool(args.strip or args.report), microscope=bool(args.microscope or args.report)
+        opened,
+        save_to=kept_in(args.checkpoint),
+        keep_pictures=bool(args.strip or args.report),
+        microscope=bool(args.microscope or args.report),
     )
     return finish(opened, found, args, perf_counter() - began)
 
@@ -103,11 +107,10 @@ def _job(args: argparse.Namespace, wanted: ClassVis) -> Job:
     settings = wanted.as_dream()
     for changes in (from_words(args.set), {"max_memory": args.max_memory}):
         settings = changed(settings, changes)
-    trained_on = (net.input_shape or (224, 224))[:2]
     return Job(
         net=args.net,
         photo=args.photo,
-        size=size_of(args.size) or trained_on,
+        size=size_of(args.size) or size_for(net),
         start="noise" if args.photo is None else "photo",
         settings=settings,
     )

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from minidnn import images, weights
 from minidnn.arrays import to_host
+from minidnn.cli.device import add_device, device_for
 from minidnn.cli.outputs import check_apart, try_out
 from minidnn.cli.watching import stopping
 from minidnn.errors import DamagedFileError, FileFormatError, MismatchError, TooLargeError
@@ -26,12 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", help="the weights, if they lie elsewhere now")
     for name in FILES:
         parser.add_argument(f"--{name}", help=f"the {name}, if it lies elsewhere now")
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     told = note_of(args.picture)
     moved = {name: getattr(args, name) for name in ("net", *FILES) if getattr(args, name) is not None}
-    opened = checked(replace(told.job, **moved), told)
+    opened = checked(replace(told.job, **moved), told, device_for(args.device))
     if len(told.steps) > opened.total:
         found = f"{len(told.steps)} steps, its settings make {opened.total}"
         raise DamagedFileError(f"{args.picture}: its note is damaged ({found}); it cannot be replayed")
@@ -103,7 +105,7 @@ def note_of(path: str) -> Told:
         raise DamagedFileError(f"{path}: its note is damaged ({error}); it cannot be replayed") from None
 
 
-def checked(job: Job, told: Told) -> Opened:
+def checked(job: Job, told: Told, device: str = "cpu") -> Opened:
     """The job with the very files that it was done with."""
     for name, digest in told.files.items():
         path = getattr(job, name)
@@ -115,7 +117,7 @@ def checked(job: Job, told: Told) -> Opened:
             )
     if Path(job.net).suffix == ".h5" and not Path(job.net).is_file():
         raise FileFormatError(f"the weights {job.net} are not there: say where they lie now, --net FILE")
-    opened = job.opened()
+    opened = job.opened(device)
     if weights.digest(opened.net) != told.weights:
         raise MismatchError(f"{job.net} has other weights than it had: say where those lie, --net FILE")
     return opened

@@ -34,7 +34,7 @@ from minidnn.dream.octaves import fitting_sizes, sized
 from minidnn.dream.sight import as_seen, seen_shape
 from minidnn.errors import UsageError
 from minidnn.graph import Handle
-from minidnn.layers import Conv
+from minidnn.layers import BatchNorm, Conv, ReLU
 from minidnn.net import Net
 from minidnn.optim import LBFGS, SGD, Adam, MeanAbs, Optimiser, UnitNorm
 from minidnn.plan import Plan, bytes_of
@@ -51,7 +51,7 @@ CALM: dict[str, Any] = {"jitter": 0, "colours": 0.0, "smooth": ()}
 ACCIDENTS = ("turn", "scale", "flip", "window", "blur", "bilateral")
 RATE_OF_NEWTON = 0.3  # its steps know how long they should be; a part of that is safer
 # Layers that dream well in nets that people have, tried by eye; the first that a net has is its default.
-FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu8", "relu2")
+FAVOURITES = ("inception_4c/output", "relu5_2", "conv5_2", "fire8/concat", "mixed_3", "relu8")
 
 WIDEST = 100  # pixels; a wider blur leaves one colour
 RANGES = {  # from what to what each setting may be; a note in a stranger's picture may ask for anything
@@ -225,7 +225,7 @@ def prepared(net: Net, *, slide: bool = False) -> Net:
 
 
 def layers_of(net: Net, settings: DeepDream) -> tuple[str, ...]:
-    """The layers asked for; or the favourite; or a convolution three quarters of the way up."""
+    """The layers asked for; or the favourite; or what is behind a convolution three quarters up."""
     if settings.layers:
         return tuple(named(net, layer) for layer in settings.layers)
     for name in FAVOURITES:
@@ -236,7 +236,19 @@ def layers_of(net: Net, settings: DeepDream) -> tuple[str, ...]:
         raise UsageError(
             f"a net without convolutions has no favourite layer: choose of {', '.join(net.names)}"
         )
-    return (convolutions[len(convolutions) * 3 // 4],)
+    return (rectified(net, convolutions[len(convolutions) * 3 // 4]),)
+
+
+def rectified(net: Net, name: str) -> str:
+    """The ReLU behind a convolution, perhaps with a norm between; without one, the convolution itself."""
+    reached = {name}
+    for node in net.nodes:
+        if reached & set(node.inputs):
+            if isinstance(node.layer, ReLU):
+                return node.name
+            if isinstance(node.layer, BatchNorm):
+                reached.add(node.name)
+    return name
 
 
 def objective_of(

@@ -1,7 +1,7 @@
 """The experiments of the first course on dreaming: each draws a sheet of pictures, and says what it shows.
 
 The layers of the course are 3, 15 and 27 of VGG-16 (conv1_2, conv3_3, conv5_2, all before their ReLU). For
-other nets an early, a middle and a late convolution stand in for them.
+other nets the ReLUs behind an early and a middle convolution and their favourite layer stand in for them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minidnn.arrays import Array, to_host
 from minidnn.errors import ShapeError, UsageError
 from minidnn.layers import FC, Conv, Softmax
 from minidnn.net import Net
-from minidnn.recipes.deepdream import DeepDream
+from minidnn.recipes.deepdream import DeepDream, layers_of, rectified
 from minidnn.recipes.goals import scores_of
 from minidnn.recipes.job import Job, Opened, net_called
 from minidnn.recipes.sheets import sheet
@@ -73,11 +73,13 @@ def steps(job: Job, result: Result) -> Iterator[Progress]:
 def sizes(job: Job, result: Result) -> Iterator[Progress]:
     """Other sizes than trained on: convolutions do not mind, full connections do (question 2.5)."""
     opened = job.opened()
-    h, w = (opened.net.input_shape or opened.picture.shape[1:])[:2]
+    whole = opened.picture.shape[1:3]
+    result.pictures = [("start", to_host(opened.picture))]
     for share in (0.5, 1, 2):
-        size = (round(h * share), round(w * share))
+        size = (round(whole[0] * share), round(whole[1] * share))
         there = replace(job, size=size)
         yield from _dream(there, replace(PLAIN, layers=_late(job)), f"{size[1]}x{size[0]}", result)
+    h, w = (opened.net.input_shape or whole)[:2]
     connected = [node.name for node in opened.net.nodes if isinstance(node.layer, FC)]
     if connected:
         try:
@@ -87,7 +89,11 @@ def sizes(job: Job, result: Result) -> Iterator[Progress]:
         sliding = opened.net.as_convolutional().shapes((1, 2 * h, 2 * w, 3), upto=[connected[-1]])
         result.words.append(f"slid over the map, {connected[-1]} gives {sliding[connected[-1]][1:]} instead")
     else:
-        result.words.append("This net has no fully connected layer: all of it runs at any size.")
+        result.words.append(
+            f"This net, trained on {w}x{h}, has no fully connected layer: all of it runs at any size."
+            if opened.net.input_shape
+            else "This net has no fully connected layer: all of it runs at any size."
+        )
 
 
 def windows(job: Job, result: Result) -> Iterator[Progress]:
@@ -146,8 +152,8 @@ def peek(job: Job, result: Result) -> Iterator[Progress]:
     last = net.nodes[-1]
     if isinstance(last.layer, Softmax):
         result.words.append(
-            f"The last layer, {last.name}, is a softmax: of the scores of "
-            f"{scores_of(net, after_softmax=False)} it makes probabilities, which add up to 1."
+            f"The last layer, {last.name}, is a softmax: of what {scores_of(net, after_softmax=False)} says "
+            "of each class it makes probabilities, which add up to 1."
         )
 
 
@@ -170,15 +176,15 @@ def side_by_side(jobs: Sequence[tuple[str, Job]], result: Result) -> Iterator[Pr
 
 
 def three_layers(net: Net) -> tuple[str, str, str]:
-    """The layers of the course; or an early, a middle and a late convolution."""
+    """The layers of the course; or an early and a middle one, and the favourite, after their ReLUs."""
     if all(name in net.names for name in COURSE):
         return COURSE
     found = [node.name for node in net.nodes if isinstance(node.layer, Conv)]
     if len(found) < 2:
         raise UsageError(f"a net of {len(found)} convolutions has no early and late ones; take a deeper one")
-    n = len(found)  # the very first and the last two of a deep net are like no others
-    early, middle, late = 1 if n > 4 else 0, n // 2 if n > 2 else 0, n - 3 if n > 7 else n - 1
-    return found[early], found[middle], found[late]
+    n = len(found)  # the very first of a deep net is like no other
+    early, middle = found[1 if n > 4 else 0], found[n // 2 if n > 2 else 0]
+    return rectified(net, early), rectified(net, middle), layers_of(net, DeepDream())[0]
 
 
 def balance(job: Job, one: str, other: str) -> float:

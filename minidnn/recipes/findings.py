@@ -85,9 +85,10 @@ def why(seen: Seen) -> list[str]:
         return [*told, "The net has no opinion on whole pictures: it cannot say what these stand for."]
     classes, k = seen.classes, seen.risen
     name, first, last = called(seen.net, k), int(classes[0].argmax()), int(classes[-1].argmax())
+    then = "for" if first != last else "and still for"
     told.append(
         f"The net took the picture for {called(seen.net, first)} ({classes[0, first]:.1%}) at first, "
-        f"for {called(seen.net, last)} ({classes[-1, last]:.1%}) in the end."
+        f"{then} {called(seen.net, last)} ({classes[-1, last]:.1%}) in the end."
     )
     half = int((classes[:, k] >= (classes[0, k] + classes[-1, k]) / 2).argmax())
     told.append(

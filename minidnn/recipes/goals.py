@@ -26,6 +26,7 @@ TERM = re.compile(
     r"\s*(?:(?P<factor>-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*\*\s*)?(?P<kind>[a-z-]+)"
     r"(?:\s*:\s*(?P<argument>[^()+*\s][^()+*]*?))?\s*(?:\(\s*(?P<layer>[^()\s][^()]*?)\s*\))?\s*"
 )
+FEW = 12  # classes that are named to those who asked for one that there is not
 LONGEST = 1000  # characters of an objective; nobody types more, and a stranger's note shall not keep us busy
 Shape = tuple[int, ...]
 Respond = Callable[[Handle], Array]  # a layer's response to the guide, or to the first picture
@@ -198,7 +199,9 @@ def class_number(net: Net, wanted: str) -> int:
         some = ", ".join(f"{k} {net.classes[k]!r}" for k in found[:8])
         raise UsageError(f"{len(found)} classes are called {wanted!r}: {some}; say which, by its number")
     near = did_you_mean(wanted.lower(), [part.strip() for name in words.values() for part in name.split(",")])
-    raise UsageError(f"no class {wanted!r}{near}")
+    firsts = [name.partition(",")[0].strip() for name in net.classes[:FEW]]
+    known = ", ".join(firsts) + ", …" * (len(net.classes) > FEW)
+    raise UsageError(f"no class {wanted!r}{near or f'; there are {len(net.classes):,}: {known}'}")
 
 
 def channels_of(net: Net, layer: str) -> int:

@@ -16,6 +16,7 @@ from minidnn import __version__, images, weights, zoo
 from minidnn.arrays import Array, to_device
 from minidnn.dream import Frame, Objective
 from minidnn.dream.octaves import sized
+from minidnn.dream.sight import fits
 from minidnn.errors import FileFormatError, TooLargeError, UsageError, did_you_mean
 from minidnn.net import Net
 from minidnn.recipes.deepdream import (
@@ -32,6 +33,7 @@ from minidnn.recipes.memory import check_pictures
 STARTS = ("photo", "noise")
 FILES = ("photo", "guide", "mask")  # that a job may read beside the net's
 MOST_STEPS = 50_000  # in one dream: the digests of more would not fit into the note of a picture
+SMALL = 64  # pixels of the short side; pictures below that are stamps
 NOISE = (127.5, 12.0)  # mean and deviation: loud enough to begin with, quiet enough to leave no grain
 
 
@@ -153,6 +155,13 @@ def net_called(name: str) -> Net:
             f"{zoo.ABOUT[name].weights.partition(';')[0]}), or take tiny, which comes trained"
         )
     raise UsageError(f"no net and no file {name!r}{did_you_mean(name, zoo.NETS)}; minidnn nets lists them")
+
+
+def size_for(net: Net) -> tuple[int, int]:
+    """The size of pictures for a net: that of its training; four times a small one, if it takes any."""
+    h, w, c = net.input_shape or (224, 224, 3)
+    larger = (4 * h, 4 * w)
+    return larger if min(h, w) < SMALL and fits(net, net.names[-1:], (1, *larger, c)) else (h, w)
 
 
 def mask_from(path: str, size: tuple[int, int]) -> np.ndarray:
