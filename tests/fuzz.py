@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -214,16 +215,18 @@ class Job:
         return list(dict.fromkeys((reader, int(n)) for seed, reader, n in names if int(seed) == self.seed))
 
     def run(self) -> None:
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.workers)]
+        """All cases; an error of our own, such as a worker that cannot begin, ends the job."""
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            with ThreadPoolExecutor(self.workers) as pool:
+                working = [pool.submit(self._work) for _ in range(self.workers)]
+                try:
+                    for one in as_completed(working):
+                        one.result()
+                except BaseException:
+                    self.left.clear()
+                    raise
         except KeyboardInterrupt:
-            self.left.clear()
-            for thread in threads:
-                thread.join()
+            pass
         finally:
             self.bar.close()
             self._keep()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -272,6 +273,15 @@ def test_minidnn_weights_is_the_same_program():
     ]:
         done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True)
         assert (done.returncode, words in done.stdout + done.stderr) == (code, True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_our_words_is_told(tmp_path):
+    weights.save(tmp_path / "net.h5", zoo.get("cifar-quick"))
+    command = [sys.executable, "-m", "weights_tools", "inspect", str(tmp_path / "net.h5")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (6, "minidnn: cannot write: No space left on device\n")
 
 
 # Fetch

@@ -171,6 +171,34 @@ def test_no_guess_what_an_unknown_net_wants_to_see(models, out):
     assert not list(out.parent.iterdir()), "and nothing is left behind"
 
 
+def test_lasagne_is_asked_which_way_its_filters_lie(tmp_path, out):
+    net, path = zoo.get("cifar-quick", seed=1), tmp_path / "quick.npz"
+    row = []
+    for node in net.nodes:
+        for key, array in node.layer.params.items():
+            w = array if array.ndim == 1 else array.transpose(3, 2, 0, 1)
+            row.append(w.reshape(len(w), -1).T if key == "w" and isinstance(node.layer, FC) else w)
+    np.savez(path, *row)
+    with pytest.raises(UsageError, match=r"(?s)do not say which; say --set flip_filters=true .*=false"):
+        converted(path, out, preprocessing="none")
+    upright = converted(path, out, preprocessing="none", settings={"flip_filters": "false"})
+    for name, array in net.params.items():
+        np.testing.assert_array_equal(upright.params[name], array)
+    turned = converted(path, out, preprocessing="none", settings={"flip_filters": "true"})
+    np.testing.assert_array_equal(turned.params["conv1/w"], net.params["conv1/w"][::-1, ::-1])
+    np.testing.assert_array_equal(turned.params["ip1/w"], net.params["ip1/w"])
+    with pytest.raises(UsageError, match="--set flip_filters=no: true or false is wanted"):
+        converted(path, out, settings={"flip_filters": "no"})
+    np.savez(path, **{"conv1/w": row[0]})
+    with pytest.raises(UsageError, match="not Lasagne's; leave --set flip_filters out"):
+        converted(path, out, settings={"flip_filters": "true"})
+
+
+def test_only_lasagnes_filters_have_two_ways(models, out):
+    with pytest.raises(UsageError, match="ONNX model; --set flip_filters is for Lasagne's, leave it out"):
+        converted(models / "onnx/mnist_cntk.onnx", out, settings={"flip_filters": "true"})
+
+
 def test_outputs_that_cannot_be(models, out, tmp_path, toml):
     with pytest.raises(UsageError, match=r"weights of ours end in \.h5"):
         converted(lenet_files(models), tmp_path / "net.mat", preprocessing=toml)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,19 @@ def test_the_first_layers_of_a_net_are_taken_when_asked_for():
     match = matched(notop, "squeezenet1.1")
     assert match.net.names[-1] == "fire9/concat"
     assert match.net.shapes((1, 227, 227, 3))["fire9/concat"] == (1, 14, 14, 512)
+
+
+def test_a_net_in_other_widths_is_taken_when_asked_for():
+    widths = [3, 2, 2, 4, 4, *[5] * 3]
+    shapes = list(itertools.pairwise(widths))
+    narrow = {
+        f"c{i}": {"w": np.ones((3, 3, a, b), "f4"), "b": np.ones(b, "f4")} for i, (a, b) in enumerate(shapes)
+    }
+    foreign = Foreign("a file", layers=narrow)
+    words = r"in other widths they could be those of .*vgg16, vgg19, .*: say --arch with the one that it is"
+    with pytest.raises(MismatchError, match=words):
+        matched(foreign)
+    assert matched(foreign, "vgg19").net.names[-1] == "relu3_3"
 
 
 def test_a_cut_net_keeps_the_activation_behind_its_last_filters():

@@ -35,6 +35,7 @@ from tests.keraswriter import (
     write_legacy,
 )
 from tests.samples import distinct
+from weights_tools.readers import onnx
 from weights_tools.readers.keras import read
 
 RNG = np.random.default_rng(0)
@@ -417,6 +418,44 @@ def test_keras_1_with_theano_kept_its_filters_in_another_order_too(tmp_path):
     assert "put _th_kernels into its name" in foreign.warnings[0]
 
 
+def counted(path, banks, **about):
+    """A file as Keras wrote it before its first version: nothing in it has a name."""
+    with h5py.File(path, "w") as file:
+        file.attrs["nb_layers"] = len(banks)
+        for i, arrays in enumerate(banks):
+            group = file.create_group(f"layer_{i}")
+            group.attrs["nb_params"] = len(arrays)
+            for j, array in enumerate(arrays):
+                group[f"param_{j}"] = array
+        file.attrs.update(about)
+    return path
+
+
+def test_before_keras_1_layers_were_only_counted(tmp_path):
+    kernel, matrix = some(3, 2, 4, 5), some(6, 7)
+    banks = [[], [kernel.transpose(3, 2, 0, 1), some(5)], [], *[[]] * 7, [matrix, some(7)]]
+    foreign = read(counted(tmp_path / "vgg16_weights.h5", banks))
+    assert list(foreign.layers) == ["layer_1", "layer_10"] and foreign.flatten == "chw"
+    assert np.array_equal(foreign.layers["layer_1"]["w"], kernel)
+    assert np.array_equal(foreign.layers["layer_10"]["w"], matrix)
+    assert "put _th_kernels into its name" in foreign.warnings[0]
+    for wrong in (-1, 2.5, 1_000_000):
+        with pytest.raises(DamagedFileError, match=rf"'nb_layers' of the file is {wrong}, expected a number"):
+            read(counted(tmp_path / "wrong.h5", banks, nb_layers=wrong))
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_published_filters_of_keras_1_are_known_whichever_way_they_lie(tmp_path, data, turned):
+    net = onnx.read(data / "models/vgg16/vgg16_conv_imagenet_head_mri.onnx").net
+    layers = [node.layer for node in net.nodes if isinstance(node.layer, L.Conv)][:2]
+    banks = [[(bank.w[::-1, ::-1] if turned else bank.w).transpose(3, 2, 0, 1), bank.b] for bank in layers]
+    foreign = read(counted(tmp_path / "vgg16_weights.h5", banks))
+    for bank, own in zip(layers, foreign.layers.values(), strict=True):
+        assert np.array_equal(own["w"], bank.w)
+    assert not foreign.warnings
+    assert [words for words in foreign.steps if "VGG-16 of its authors" in words] == foreign.steps[:turned]
+
+
 @pytest.mark.parametrize("container", ["layers", "_layer_checkpoint_dependencies"])
 def test_keras_3_numbers_the_layers_of_a_class(tmp_path, container):
     layers = [image(9, 8, 3)] + [conv(f"c{n}", "", (1, 1, n + 1, n + 2)) for n in range(12)]
@@ -707,6 +746,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from minidnn.errors import MinidnnError
+from weights_tools.readers import onnx
 from weights_tools.readers.keras import read
 whole = Path(sys.argv[1]).read_bytes()
 broken = Path(sys.argv[1] + ".broken")

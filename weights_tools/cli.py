@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minidnn import zoo
-from minidnn.errors import MinidnnError, UsageError
+from minidnn.errors import MinidnnError, OutputError, UsageError
 from minidnn.files import replacing
 from weights_tools import conventions, isolation, jobs
 from weights_tools.convert import Options, convert
@@ -43,9 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("minidnn: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except OSError as error:  # of our own output: the reader had enough, as `head` has, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"minidnn: cannot write: {error.strerror}", file=sys.stderr)
+        return OutputError.exit_code
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -246,7 +249,7 @@ def _convert_arguments(sub: argparse.ArgumentParser) -> None:
     )
     arch = f"the net that it is: {', '.join(zoo.NETS)}; or a prototxt or JSON that wires it"
     sub.add_argument("--arch", metavar="NET", help=arch)
-    option = "an option of that net, e.g. --arch lenet5 --set pool=max"
+    option = "an option of that net, e.g. --arch lenet5 --set pool=max; of Lasagne's files flip_filters"
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=option)
     sub.add_argument("--classes", metavar="FILE", help="names of the classes, one a line")
     sub.add_argument(

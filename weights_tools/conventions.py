@@ -147,11 +147,16 @@ def _as_the_file_says(preprocess: Preprocess, format: str) -> Choice:
 def by_sight(net: Net) -> tuple[str, str] | None:
     """The convention of published filters, and whose they are."""
     first = next((node.layer for node in net.nodes if isinstance(node.layer, Conv)), None)
-    if first is None or first.b is None or first.w.shape[2] != 3:
+    return None if first is None or first.b is None else known_filters(first.w, first.b)
+
+
+def known_filters(w: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
+    """The same of the first filters (kh, kw, C, K) and their biases."""
+    if w.shape[2] != 3 or 0 in w.shape:
         return None
-    tap = first.w[0, 0, :, 0]
+    tap = w[0, 0, :, 0]
     for known in PUBLISHED:
-        bias = first.b[: len(known.bias)]
+        bias = b[: len(known.bias)]
         if bias.shape != (len(known.bias),) or not np.allclose(bias, known.bias, rtol=2e-3):
             continue
         if np.allclose(tap[: len(known.tap)], known.tap, rtol=2e-3):

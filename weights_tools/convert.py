@@ -114,22 +114,34 @@ def made(job: dict[str, Any]) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always", UserWarning)
+            flip, options = _flip_filters(options)
             foreign = reading.read(
-                paths, input_size=options.input_size, allow_external=options.allow_external
+                paths, input_size=options.input_size, allow_external=options.allow_external, flip_filters=flip
             )
         foreign.warnings += [str(one.message) for one in heard if one.category is UserWarning]
         net, report = assembled(foreign, options)
         report.sources = sources(paths)
-        how: dict[str, Any] = {"dtype": options.dtype, "provenance": report.provenance()}
-        weights.save(output, net, class_ids=_classes(foreign, net, options).ids, **how)
+        ids = _classes(foreign, net, options).ids
+        weights.save(output, net, class_ids=ids, dtype=options.dtype, provenance=report.provenance())
         report.tests = tested(net, weights.load(output), foreign, conventions.channels_of(net) or 3)
     except MinidnnError as error:
         raise isolation.with_its_file(error, job["what"]) from None
     return {"report": report.text()}
 
 
+def _flip_filters(options: Options) -> tuple[bool | None, Options]:
+    """What --set says of Lasagne's filters, and the other options."""
+    settings = dict(options.settings)
+    said = settings.pop("flip_filters", None)
+    if said not in ("true", "false", None):
+        raise UsageError(f"--set flip_filters={said}: true or false is wanted")
+    return None if said is None else said == "true", replace(options, settings=settings)
+
+
 def assembled(foreign: Foreign, options: Options) -> tuple[Net, Report]:
     """The net as it will be written, and what there is to say of it."""
+    if foreign.asks:
+        raise UsageError(foreign.asks)
     report = Report(format=foreign.format, steps=list(foreign.steps))
     report.warnings = [words for words in foreign.warnings if not words.endswith(ASKS_FOR_MEAN)]
     match = matched(foreign, options.arch, options.settings)

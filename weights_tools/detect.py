@@ -172,7 +172,7 @@ def _kind_of_hdf5(path: Path) -> str:
         return "minidnn"
     if known & {"MATLAB_class", "MATLAB_version"} or "#refs#" in inside:
         return "mat73"
-    if known & {"layer_names", "layer_names0", "keras_version", "model_config", "backend"}:
+    if known & {"layer_names", "layer_names0", "nb_layers", "keras_version", "model_config", "backend"}:
         return "keras"
     if inside & {"model_weights", "layers", "_layer_checkpoint_dependencies", "vars"}:
         return "keras"

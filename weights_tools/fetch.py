@@ -69,9 +69,8 @@ def _fetch_one(url: str, path: Path, known: str | None, progress: Progress | Non
             _download(url, partial, progress)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
-        kept = (
-            f"; {partial.stat().st_size:,} bytes are kept, say it again to go on" if partial.exists() else ""
-        )
+        have = partial.stat().st_size if partial.exists() else 0
+        kept = f"; {have:,} bytes are kept, say it again to go on" if have else ""
         raise OutputError(f"{url}: {reason}{kept}; or fetch it by other means and put it to {path}") from None
     except OSError as error:
         raise OutputError(

@@ -34,4 +34,5 @@ class Foreign:
     class_ids: tuple[str, ...] = ()  # in WordNet, where it says them
     steps: list[str] = field(default_factory=list)  # what was done: "dropped layer 'loss' (training only)"
     warnings: list[str] = field(default_factory=list)  # what the user should know
+    asks: str = ""  # what it leaves open, and has to be said before it is converted
     hints: Mapping[str, Any] = field(default_factory=dict)  # what else it says: "input_size", "name", ...

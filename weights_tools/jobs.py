@@ -66,7 +66,7 @@ def _told(foreign: Foreign) -> list[str]:
     if foreign.classes:
         lines.append(f"{len(foreign.classes)} classes: {', '.join(foreign.classes[:3])} …")
     lines += [f"{name}: {value}" for name, value in foreign.hints.items()]
-    return lines + [f"note: {warning}" for warning in foreign.warnings]
+    return lines + [f"note: {words}" for words in (*foreign.warnings, foreign.asks) if words]
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> str:

@@ -166,6 +166,9 @@ def _nearest(layers: Mapping[str, Arrays]) -> str:
     same = {name: _in_common(layers, net) for name, net in nets.items()}
     best = max(same, key=lambda name: same[name])
     if not same[best]:
+        if like := [name for name, net in nets.items() if _in_other_widths(layers, net)]:
+            what = f"no net of the zoo has these {len(layers)} layers; in other widths"
+            return f"{what} they could be those of {', '.join(like)}: say --arch with the one that it is"
         first, arrays = next(iter(layers.items()))
         found = told(shapes_in(arrays))
         return (

@@ -18,10 +18,19 @@ CAFFE = {"caffemodel", "caffe-h5"}
 
 
 def read(
-    paths: Sequence[Path], *, input_size: tuple[int, int] | None = None, allow_external: bool = False
+    paths: Sequence[Path],
+    *,
+    input_size: tuple[int, int] | None = None,
+    allow_external: bool = False,
+    flip_filters: bool | None = None,
 ) -> Foreign:
-    """What these files hold: one, or a prototxt and the weights that belong to it."""
+    """What these files hold: one, or a prototxt and the weights that belong to it.
+
+    `input_size`, `allow_external` and `flip_filters` are for the formats that leave it open.
+    """
     kinds = [kind_of(path) for path in paths]
+    if flip_filters is not None and kinds not in (["pickle"], ["npz"]):
+        raise UsageError(f"{paths[0]}: {NAMES[kinds[0]]}; --set flip_filters is for Lasagne's, leave it out")
     if len(paths) == 2 and "prototxt" in kinds and CAFFE.intersection(kinds):
         prototxt, model = (paths[kinds.index("prototxt")], paths[1 - kinds.index("prototxt")])
         return _caffe(model, prototxt)
@@ -29,6 +38,14 @@ def read(
         found = ", ".join(f"{path.name}: {NAMES[kind]}" for path, kind in zip(paths, kinds, strict=True))
         what = f"several files belong together for Caffe only, a prototxt and its weights; {found}"
         raise UsageError(f"{what}; convert one by one")
+    if kinds[0] == "pickle":
+        from weights_tools.readers import lasagne
+
+        return lasagne.read(paths[0], flip_filters=flip_filters)
+    if kinds[0] in ("npz", "npy"):
+        from weights_tools.readers import npz
+
+        return npz.read(paths[0], flip_filters=flip_filters)
     return _one(paths[0], kinds[0], input_size, allow_external)
 
 
@@ -60,17 +77,9 @@ def _one(path: Path, kind: str, input_size: tuple[int, int] | None, allow_extern
         from weights_tools.readers import pytorch
 
         return pytorch.read(path)
-    if kind == "pickle":
-        from weights_tools.readers import lasagne
+    from weights_tools.readers import safetensors
 
-        return lasagne.read(path)
-    if kind == "safetensors":
-        from weights_tools.readers import safetensors
-
-        return safetensors.read(path)
-    from weights_tools.readers import npz
-
-    return npz.read(path)
+    return safetensors.read(path)
 
 
 def _ours(path: Path) -> Foreign:

@@ -2,10 +2,13 @@
 
 "features.0.weight"  PyTorch   (K, C, kh, kw), (out, in)      "conv1/w"       minidnn, our own axes
 "bn1.running_mean"                                            "conv1/kernel"  Keras, the same axes
+"conv1_1/W"          Chainer's axes are those of PyTorch,     "conv1_1_W"     of TensorFlow's users are ours:
+                     the biases tell which they are
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,6 +28,8 @@ KERAS = {
     "moving_variance": "var",
     "alpha": "slope",
 }
+PLAIN = {"W": "w", "b": "b"}  # in whose axes, the name does not say
+UNDERSCORED = re.compile(r"(.+)_(W|b|weight|bias)")
 COUNTERS = ("num_batches_tracked",)  # kept beside the weights, and no part of them
 SHOWN = 6
 
@@ -40,6 +45,10 @@ def foreign_of(arrays: Mapping[str, np.ndarray], kind: str, what: str) -> Foreig
         layers, foreign.flatten, names = _torch, "chw", TORCH
     elif "kernel" in endings:
         layers, names = _as_it_is, KERAS
+    elif "W" in endings:
+        names = PLAIN
+        is_torchs = _has_outputs_first(groups, what)
+        layers, foreign.flatten = (_torch, "chw") if is_torchs else (_as_it_is, "hwc")
     elif endings & set(OURS):
         layers, names = _as_it_is, OURS
     else:
@@ -73,6 +82,8 @@ def _grouped(arrays: Mapping[str, np.ndarray], foreign: Foreign) -> dict[str, di
     for name, array in arrays.items():
         at = max(name.rfind("."), name.rfind("/"))
         layer, ending = name[: max(at, 0)], name[at + 1 :].removesuffix(":0")
+        if at < 0 and (parts := UNDERSCORED.fullmatch(ending)):
+            layer, ending = parts[1], parts[2]
         if ending in COUNTERS:
             dropped += 1
         else:
@@ -80,6 +91,21 @@ def _grouped(arrays: Mapping[str, np.ndarray], foreign: Foreign) -> dict[str, di
     if dropped:
         foreign.steps.append(f"dropped {dropped} counters of batches seen ({', '.join(COUNTERS)})")
     return groups
+
+
+def _has_outputs_first(groups: Mapping[str, Mapping[str, np.ndarray]], what: str) -> bool:
+    """Whether filters lie (K, C, kh, kw), as torch's, or (kh, kw, C, K): there are as many biases as K."""
+    found = {
+        first == len(group["b"])
+        for group in groups.values()
+        if {"W", "b"} <= group.keys() and group["W"].ndim > 1 and group["b"].ndim == 1
+        if (first := group["W"].shape[0]) != (last := group["W"].shape[-1])
+        and len(group["b"]) in (first, last)
+    }
+    if len(found) != 1:
+        advice = "call them 'conv1/w' with our axes (kh, kw, in, out), or as torch does"
+        raise MismatchError(f"{what}: its shapes do not tell which axis of a W is its outputs; {advice}")
+    return found.pop()
 
 
 def _known(group: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Arrays:

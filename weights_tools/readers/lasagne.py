@@ -2,8 +2,8 @@
 
     W (K, C, kh, kw) or (in, out), then b; of a batch norm beta, gamma, mean, 1 / sqrt(var + 1e-4)
 
-Its convolutions are true ones: they slide the filters upside down, unless told not to, and the file keeps
-that to itself. So filters are turned by 180 degrees here, which `flip_filters=False` leaves out.
+Its convolutions are true ones: they slide the filters upside down, unless told not to (flip_filters=False:
+so are nets that came from Caffe), and the file keeps that to itself. Published filters are known by sight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from minidnn.errors import MismatchError, UnsupportedError
-from weights_tools.detect import opened
+from weights_tools.conventions import known_filters
+from weights_tools.detect import held, opened
 from weights_tools.foreign import Arrays, Foreign
 from weights_tools.pickled_arrays import NUMPY, PickledArray
 from weights_tools.pickles import Allowed, load, ordered
@@ -27,15 +28,19 @@ EPS = places_squeezenet.EPS
 LISTS = ("param values", "values", "params")  # of the files of Lasagne's model zoo
 MAX_ARRAYS = 100_000
 SHOWN = 5
+ASKS = (
+    "Lasagne slides filters upside down unless it was told not to, and its files do not say which; say "
+    "--set flip_filters=true (its own default) or --set flip_filters=false (cuDNN's layers, nets of Caffe)"
+)
 ALLOWED: Allowed = {**NUMPY, "collections.OrderedDict": ordered}
 
 
-def read(path: str | os.PathLike, *, flip_filters: bool = True) -> Foreign:
-    """A pickle of Lasagne's parameters."""
+def read(path: str | os.PathLike, *, flip_filters: bool | None = None) -> Foreign:
+    """A pickle of Lasagne's parameters; `flip_filters` as it was built, None: not said."""
     path = Path(path)
     opened(path)
-    held, _ = load(path.read_bytes(), ALLOWED, str(path))
-    values, classes = _values(held, str(path))
+    saved, _ = load(held(path), ALLOWED, str(path))
+    values, classes = _values(saved, str(path))
     if len(values) > MAX_ARRAYS or not all(isinstance(value, PickledArray) for value in values):
         raise MismatchError(f"{path}: a pickle, but not of arrays in a row; save get_all_param_values()")
     arrays = [value.array(f"{path}: array {i}") for i, value in enumerate(values)]
@@ -45,18 +50,23 @@ def read(path: str | os.PathLike, *, flip_filters: bool = True) -> Foreign:
     return foreign
 
 
-def foreign_of(arrays: Sequence[np.ndarray], what: str, *, flip_filters: bool = True) -> Foreign:
-    """The layers of arrays in Lasagne's order; a net, where we know one by its shapes."""
-    foreign = Foreign("Lasagne parameters", layers=_layers(arrays, what, flip_filters), flatten="chw")
+def foreign_of(arrays: Sequence[np.ndarray], what: str, *, flip_filters: bool | None = None) -> Foreign:
+    """The layers of arrays in Lasagne's order; a net, where we know one by its shapes.
+
+    Where it is not said, the filters are turned, and `asks` says what to say.
+    """
+    known = {turn: _whose(arrays, turn) for turn in (False, True)} if flip_filters is None else {}
+    turned = flip_filters is not False and not known.get(False)
+    foreign = Foreign("Lasagne parameters", layers=_layers(arrays, what, turned), flatten="chw")
     slides = any(own["w"].ndim == 4 and own["w"].shape[:2] != (1, 1) for own in _with_filters(foreign))
-    if flip_filters and slides:
+    if whose := known.get(False):
+        foreign.steps.append(f"left the filters upright: the first are those of {whose}")
+    elif turned and slides:
         foreign.steps.append("turned the filters by 180 degrees: Lasagne slides them upside down")
-        foreign.warnings.append(
-            "if it was built with flip_filters=False (or cuDNN's layers), its filters are now upside down"
-        )
+        foreign.asks = ASKS if flip_filters is None and not known[True] else ""
     own = list(foreign.layers.values())
-    if flip_filters and places_squeezenet.is_it(own):
-        foreign.net, foreign.warnings = places_squeezenet.net_of(own), []
+    if turned and places_squeezenet.is_it(own):
+        foreign.net, foreign.asks = places_squeezenet.net_of(own), ""
         foreign.preprocess, foreign.classes = foreign.net.preprocess, foreign.net.classes
         foreign.channel_order = "BGR"
         foreign.hints = {"name": "squeezenet1.1 of Places365", "input_size": (224, 224)}
@@ -67,16 +77,24 @@ def foreign_of(arrays: Sequence[np.ndarray], what: str, *, flip_filters: bool = 
     return foreign
 
 
-def _values(held: Any, what: str) -> tuple[list[Any], tuple[str, ...]]:
+def _whose(arrays: Sequence[np.ndarray], turned: bool) -> str | None:
+    """Whose published filters the first ones are, turned or as they lie there."""
+    if len(arrays) < 2 or arrays[0].ndim != 4 or arrays[1].ndim != 1 or 0 in arrays[0].shape:
+        return None
+    known = known_filters(_filters(arrays[0], turned), arrays[1])
+    return None if known is None else known[1]
+
+
+def _values(saved: Any, what: str) -> tuple[list[Any], tuple[str, ...]]:
     """The arrays in a row, and names of classes where the model zoo put them beside."""
-    if not isinstance(held, dict):
-        return (list(held), ()) if isinstance(held, list | tuple) else ([None], ())
+    if not isinstance(saved, dict):
+        return (list(saved), ()) if isinstance(saved, list | tuple) else ([None], ())
     for key in LISTS:
-        if isinstance(held.get(key), list | tuple):
-            words = held.get("synset words", held.get("classes"))
+        if isinstance(saved.get(key), list | tuple):
+            words = saved.get("synset words", saved.get("classes"))
             named = isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
-            return list(held[key]), tuple(map(str, words)) if words and named else ()
-    shown = ", ".join(repr(str(key)[:40]) for key in list(held)[:SHOWN]) or "nothing"
+            return list(saved[key]), tuple(map(str, words)) if words and named else ()
+    shown = ", ".join(repr(str(key)[:40]) for key in list(saved)[:SHOWN]) or "nothing"
     raise MismatchError(
         f"{what}: a pickle without {' or '.join(map(repr, LISTS))} (it holds {shown}); "
         f"save get_all_param_values()"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minidnn.errors import DamagedFileError, FileFormatError, TooLargeError, UnsupportedError
+from minidnn.errors import DamagedFileError, FileFormatError, TooLargeError, UnsupportedError, UsageError
 from weights_tools.detect import opened
 from weights_tools.foreign import Foreign
 from weights_tools.pickled_arrays import checked_shape, plain_dtype
@@ -26,8 +26,11 @@ FIELD = re.compile(r"'(descr|fortran_order|shape)'\s*:\s*('[^']*'|True|False|\([
 NUMBERED = re.compile(r"arr_(\d{1,6})")
 
 
-def read(path: str | os.PathLike) -> Foreign:
-    """An .npz of named arrays; an .npy holds one array, called by the file's name."""
+def read(path: str | os.PathLike, *, flip_filters: bool | None = None) -> Foreign:
+    """An .npz of named arrays; an .npy holds one array, called by the file's name.
+
+    `flip_filters` is for Lasagne's.
+    """
     path = Path(path)
     if opened(path).startswith(MAGIC):
         return foreign_of({path.stem: array_of(path.read_bytes(), str(path))}, "NumPy array", str(path))
@@ -40,7 +43,9 @@ def read(path: str | os.PathLike) -> Foreign:
             arrays[name.removesuffix(".npy")] = array_of(data, f"{path}: {name[:80]!r}")
     if arrays and all(NUMBERED.fullmatch(name) for name in arrays):
         row = sorted(arrays, key=lambda name: int(name.removeprefix("arr_")))
-        return lasagne.foreign_of([arrays[name] for name in row], str(path))
+        return lasagne.foreign_of([arrays[name] for name in row], str(path), flip_filters=flip_filters)
+    if flip_filters is not None:
+        raise UsageError(f"{path}: not Lasagne's; leave --set flip_filters out")
     return foreign_of(arrays, "NumPy archive", str(path))
 
 

@@ -21,6 +21,7 @@ GROUPS = ("layers", "_layer_checkpoint_dependencies")  # in Keras 3 files; the s
 VARIABLE = re.compile(rf"((?:.+/)?(?:{'|'.join(GROUPS)})/[^/]+)/vars/(\d{{1,4}})")
 NOT_WEIGHTS = ("StateVar", "seed_generator_state")  # random generators of augmentation and dropout
 MOMENTS = ("mean", "var")
+COUNTED = {"layer_names": ("nb_layers", "layer"), "weight_names": ("nb_params", "param")}  # before Keras 1
 
 
 def weight_counts(part: Part) -> tuple[int, int]:
@@ -76,7 +77,8 @@ class Stored:
 class Legacy(Stored):
     """A group for each layer, which lists its arrays in `weight_names`.
 
-    Theano slid its filters upside down (a true convolution), and Keras 1 kept them (K, C, kh, kw).
+    Theano slid its filters upside down (a true convolution), and Keras 1 kept them (K, C, kh, kw). Before
+    that it only counted: layer_0, layer_1 …, and in each param_0 and param_1.
     """
 
     def __init__(self, file: Guarded, root: str) -> None:
@@ -91,6 +93,16 @@ class Legacy(Stored):
         self.is_flipped = self.backend == "theano" or "_th_kernels" in name
         self.is_chw = "th_dim_ordering" in name  # the axes of maps, so of what a dense layer reads
         self._shares: dict[Part, list[np.ndarray]] = {}
+
+    def texts(self, group: str, name: str) -> list[str]:
+        counted, word = COUNTED[name]
+        count = self.file.attributes(group).get(counted)
+        if count is None:
+            return super().texts(group, name)
+        if not isinstance(count, np.integer) or not 0 <= count <= MAX_NAMES:
+            found = f"{self.file.path}: {counted!r} of {group or 'the file'} is {str(count)[:60]}"
+            raise DamagedFileError(f"{found}, expected a number up to {MAX_NAMES:,}; fetch it again")
+        return [f"{word}_{number}" for number in range(count)]
 
     def of_layer(self, name: str) -> dict[str, np.ndarray]:
         """A layer's arrays by their names in the file, in its order."""

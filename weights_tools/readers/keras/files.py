@@ -15,6 +15,7 @@ import numpy as np
 
 from minidnn.errors import DamagedFileError, FileError, FileFormatError, OutputError, UnsupportedError
 from minidnn.weights.guarded import Guarded
+from weights_tools.conventions import known_filters
 from weights_tools.detect import opened
 from weights_tools.foreign import Arrays, Foreign
 from weights_tools.readers.keras.arrays import GROUPS, Keras3, Legacy, Stored, named, text
@@ -44,7 +45,7 @@ def _hdf5(file: Guarded, input_size: Size | None) -> Foreign:
         wired = wiring(described, str(file.path))
         arrays = Legacy(file, root)
         foreign = built("Keras model (HDF5)", wired, arrays, str(file.path), input_size)
-    elif {"layer_names", "layer_names0"} & file.attributes(root).keys():
+    elif {"layer_names", "layer_names0", "nb_layers"} & file.attributes(root).keys():
         arrays = Legacy(file, root)
         layers = _named(((name, name, held) for name, held in arrays.layers()), str(file.path))
         foreign = Foreign("Keras weights (HDF5)", layers=layers, flatten="chw" if arrays.is_chw else "hwc")
@@ -56,11 +57,23 @@ def _hdf5(file: Guarded, input_size: Size | None) -> Foreign:
     if arrays.is_flipped:
         foreign.warnings.append("filters of Theano, which slid them upside down: turned by 180 degrees")
     elif arrays.is_old and arrays.is_chw and not arrays.backend:
+        _turn_if_known(foreign)
+    return _about(foreign, arrays)
+
+
+def _turn_if_known(foreign: Foreign) -> None:
+    """Filters from Theano or not: the file does not say it, but published ones are known by sight."""
+    banks = [own for own in foreign.layers.values() if "w" in own and own["w"].ndim == 4]
+    first = banks[0] if banks and "b" in banks[0] else None
+    if first is not None and (known := known_filters(first["w"][::-1, ::-1], first["b"])):
+        for own in banks:
+            own["w"] = np.ascontiguousarray(own["w"][::-1, ::-1])
+        foreign.steps.append(f"turned the filters by 180 degrees: then the first are those of {known[1]}")
+    elif first is None or not known_filters(first["w"], first["b"]):
         foreign.warnings.append(
             "maps lie as in Theano, and the file does not say who made it: were it Theano, its filters "
             "would be upside down; then put _th_kernels into its name"
         )
-    return _about(foreign, arrays)
 
 
 def _weights3(arrays: Keras3) -> Foreign:
