@@ -16,7 +16,7 @@ from minidnn.kernels.cpu.threads import CREW
 from minidnn.layers import BatchNorm, Conv, GlobalAvgPool, MaxPool, ReLU
 from minidnn.net import Net
 from minidnn.optim import Momentum
-from minidnn.train.fit import scores_of
+from minidnn.train.judging import scores_of
 from minidnn.zoo.tiny import tiny
 
 LAYOUTS = ["channels_last", "contiguous_format"]

@@ -21,7 +21,8 @@ from minidnn.net import Net
 from minidnn.train.augment import applied, from_words, rotated
 from minidnn.train.curves import figure_of, save_plot, svg
 from minidnn.train.data import DataSet, Part, Splits
-from minidnn.train.fit import evaluate, fit
+from minidnn.train.fit import fit
+from minidnn.train.judging import evaluate
 from minidnn.train.recipe import Recipe
 
 LEARNED_FROM, TESTED_ON = 1500, 400

@@ -8,6 +8,7 @@ the next call. An optimiser itself is only settings: dataclasses.replace(adam, r
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -197,13 +198,13 @@ class LBFGS(Optimiser):
             s, y = state["step"], grad - _past(state, "grad", grad)
             if float((s * y).sum()) > 1e-10 * float((y * y).sum()):  # curved upwards, as near a minimum
                 past = [*past, (s, y)][-self.pairs :]
-        newton = -self.rate * _times_inverse_curvature(grad, past) if past else None
+        newton = -self.rate * times_inverse_curvature(grad, past) if past else None
         step = MeanAbs(self.rate).step(grad)[0] if newton is None else newton
         return step, {"past": past, "grad": grad.copy(), "step": step.copy()}
 
 
-def _times_inverse_curvature(grad: Array, past: list[tuple[Array, Array]]) -> Array:
-    """H grad by the two loops, newest pair first and then last."""
+def times_inverse_curvature(grad: Array, past: Sequence[tuple[Array, Array]]) -> Array:
+    """H grad by the two loops over the pairs (s, y), oldest first: H undoes the curvature that they met."""
     shares, direction = [], grad
     for s, y in reversed(past):
         share = float((s * direction).sum()) / float((s * y).sum())

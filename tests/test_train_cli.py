@@ -269,13 +269,31 @@ def test_what_the_command_line_can_get_wrong(digits, tmp_path):
 
 
 def test_pictures_of_one_class_or_in_colour(tmp_path):
-    path, images = tmp_path / "some.npz", np.zeros((20, 28, 28, 3), np.uint8)
+    path, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 9, (20, 28, 28, 3), np.uint8)
     np.savez(path, images=images, labels=np.zeros(20, int))
     with pytest.raises(UsageError, match="train: all pictures are of one class, '0'; there is nothing"):
         run("--data", path, "-o", tmp_path / "out")
     np.savez(path, images=images, labels=np.arange(20) % 10)
     with pytest.raises(ShapeError, match="train: pictures of 3 channels, the net sees 1; set grey=true"):
         run("--data", path, "-o", tmp_path / "out")
+    assert run("--data", path, "-o", tmp_path / "out", "--set", "grey=true", "--batch", 7, "--dry-run") == 0
+
+
+def test_classes_without_a_picture_are_named(tmp_path, capsys):
+    path, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
+    np.savez(path, images=images, labels=np.arange(60) % 10 // 4 * 4, classes=np.array(list("abcdefghij")))
+    assert run("--data", path, "-o", tmp_path / "out", "--batch", 7, "--dry-run") == 0
+    assert "nothing to learn 'b', 'c', 'd', 'f', 'g' … from" in capsys.readouterr().out
+
+
+def test_digits_of_another_size_are_brought_to_that_of_the_net(tmp_path, capsys):
+    path, images = tmp_path / "small.npz", np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8)
+    np.savez(path, images=images, labels=np.arange(40) % 10)
+    with pytest.raises(ShapeError):
+        run("--data", path, "-o", tmp_path / "out", "--dry-run")
+    training = ("--epochs", 1, "--batch", 9, "--set", "size=28")
+    assert run("--data", path, "-o", tmp_path / "out", *training) == 0
+    assert "28x28x1 pictures of 10 classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", recipe.built_in())

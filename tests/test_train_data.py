@@ -20,9 +20,9 @@ from minidnn.errors import (
     UnsupportedError,
     UsageError,
 )
-from minidnn.images import Preprocess
+from minidnn.images import LUMA, Preprocess
 from minidnn.train import pictures, readers
-from minidnn.train.data import Pictures, Splits, check, fingerprint, preprocess_for, split
+from minidnn.train.data import Pictures, Splits, brought, check, fingerprint, preprocess_for, split
 from minidnn.train.opening import open_data
 
 ALL = slice(None)
@@ -333,6 +333,27 @@ def test_a_test_set_is_kept_as_it_came():
     assert [len(part) for part in split(given, seed=0)] == [20, 3, 7]
     with pytest.raises(UsageError, match="give the share to set aside"):
         split(given, seed=0, validation=1)
+
+
+def test_any_set_can_be_brought_to_a_size_and_to_grey():
+    whole = labelled()
+    assert brought(whole) is whole and brought(whole, (5, 7)) is whole, "nothing to do"
+    grey = brought(whole, grey=True)
+    assert grey.shape == (5, 7, 1) and len(grey) == 10 and grey.name == "a set"
+    which = np.array([3, 1])
+    np.testing.assert_allclose(grey.batch(which)[..., 0], whole.images[which] @ np.array(LUMA), rtol=1e-5)
+    flat = Pictures(np.full((2, 5, 7, 3), 90, np.uint8), np.arange(2), ("a", "b"), "flat")
+    larger = brought(flat, (11, 13))
+    np.testing.assert_allclose(larger.batch(np.arange(2)), np.full((2, 11, 13, 3), 90.0), rtol=1e-5)
+    assert fingerprint(larger) != fingerprint(flat), "a run for one size is not gone on with in another"
+
+
+def test_to_be_brought_to_another_shape_the_middle_is_cut_out():
+    whole = labelled()
+    which = np.arange(4)
+    assert np.array_equal(brought(whole, (5, 3)).batch(which), whole.images[:4, :, 2:5])
+    assert np.array_equal(brought(whole, (3, 7)).batch(which), whole.images[:4, 1:4])
+    assert brought(whole, (2, 9)).batch(which).shape == (4, 2, 9, 3)
 
 
 def test_nothing_to_learn():

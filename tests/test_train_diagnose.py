@@ -374,6 +374,7 @@ def test_the_example_of_the_course():
     assert (
         Readout(0.01, 0.02, 0.12).larger == "variance" and Readout(0.01, 0.0102, 0.0105).larger == "neither"
     )
+    assert Readout(0.01, 0.0, 0.002).larger == "neither", "it is better than people"
 
 
 def test_a_readout_takes_the_test_error_of_the_run_where_there_is_one():

@@ -15,8 +15,9 @@ from minidnn.images import Preprocess
 from minidnn.net import Net, Node
 from minidnn.train import schedules
 from minidnn.train.data import Pictures, Splits, split
-from minidnn.train.fit import Way, evaluate, first_non_finite, fit, scores_of
+from minidnn.train.fit import Way, fit
 from minidnn.train.init import initialised
+from minidnn.train.judging import evaluate, first_non_finite, scores_of
 from minidnn.train.schedules import Cosine, Linear, Plateau, Schedule, Step
 from minidnn.window import Window
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minidnn.optim import SGD
-from minidnn.train.curves import curves
+from minidnn.train.curves import curves, figure_of, in_powers
 from minidnn.train.paths import OPTIMISERS, START, path, paths, valley
 
 
@@ -35,3 +35,16 @@ def test_plots_are_pictures():
              "validation_top1": 0.6 / n} for n in (1, 2, 3)]  # fmt: skip
     for picture in (paths(steps=5), curves(rows), curves([rows[0] | {"error": 0.0}])):
         assert b"<svg" in picture
+
+
+def test_errors_are_drawn_in_powers_with_plain_numbers_and_plainly_where_one_is_0():
+    pytest.importorskip("matplotlib")
+    for heights, scale in (([50.0, 5.0], "log"), ([2.0, 0.0], "linear"), ([], "linear")):
+        _, (axes,) = figure_of(1)
+        axes.plot(range(len(heights)), heights)
+        in_powers(axes)
+        assert axes.get_yscale() == scale
+    _, (axes,) = figure_of(1)
+    axes.plot([1, 2], [50.0, 5.0])
+    in_powers(axes)
+    assert axes.yaxis.get_minor_formatter()(20, 0) == "20"

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minidnn import weights, zoo
-from minidnn.cli.layers import _find as net_in
+from minidnn.cli.layers import net_in
 from minidnn.cli.outputs import try_out
 from minidnn.cli.settings import changed, from_toml, from_words
 from minidnn.cli.train import CHECKPOINT, LOG, found_recipe

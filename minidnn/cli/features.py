@@ -15,7 +15,7 @@ from minidnn.cli.watching import stopping
 from minidnn.errors import UsageError
 from minidnn.train.featurefile import Features
 from minidnn.train.features import Extraction, Wanted
-from minidnn.train.fit import preprocess_of
+from minidnn.train.judging import preprocess_of
 from minidnn.train.opening import open_data
 from minidnn.train.pooling import POOLS
 

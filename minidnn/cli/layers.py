@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    summary = summarise(_find(args.net), size_of(args.size), batch=_positive(args.batch))
+    summary = summarise(net_in(args.net), size_of(args.size), batch=_positive(args.batch))
     written = FORMATS[args.format](summary)
     if args.output is None:
         print(written)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {args.output}: {len(summary.rows) - 1} layers")
 
 
-def _find(name: str) -> Net:
+def net_in(name: str) -> Net:
     """A net of the zoo, or the one that a weight file holds or a Python file makes."""
     if name in zoo.NETS:
         return zoo.get(name, seed=None)

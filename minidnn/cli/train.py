@@ -30,7 +30,8 @@ from minidnn.files import replacing
 from minidnn.net import Net
 from minidnn.train import checkpoint, curves
 from minidnn.train.data import Splits, check, fingerprint
-from minidnn.train.fit import Record, State, evaluate, fit
+from minidnn.train.fit import Record, State, fit
+from minidnn.train.judging import evaluate
 from minidnn.train.recipe import Recipe, built_in
 
 CHECKPOINT, WEIGHTS, BEST, LOG, CURVES = "checkpoint.npz", "weights.h5", "best.h5", "log.json", "curves.svg"
@@ -123,6 +124,10 @@ def plan(recipe: Recipe, net: Net, data: Splits) -> str:
     h, w, c = data.train.shape
     count = sum(array.size for array in net.params.values())
     pictures = ", ".join(f"{len(part):,} for {name}" for name, part in zip(Splits._fields, data, strict=True))
+    there = set(data.train.labels.tolist())
+    lacking = [name for number, name in enumerate(data.train.classes) if number not in there]
+    if lacking:
+        pictures += f"; nothing to learn {', '.join(map(repr, lacking[:5]))}{' …' * (len(lacking) > 5)} from"
     return (
         f"{recipe.net}, {count:,} parameters, on {recipe.data}: {h}x{w}x{c} pictures of "
         f"{len(data.train.classes)} classes, {pictures}\n"

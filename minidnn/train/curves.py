@@ -28,17 +28,19 @@ def curves(history: History, *, title: str = "") -> bytes:
     figure, (top, middle, below) = figure_of(3)
     epochs = [row["epoch"] for row in history]
     for axes, own, other in ((top, "loss", "validation_loss"), (middle, "error", "validation_top1")):
-        axes.plot(epochs, [row[own] for row in history], marker=".", label="training")
+        share = 100 if own == "error" else 1
+        axes.plot(epochs, [share * row[own] for row in history], marker=".", label="training")
         if history and other in history[0]:
-            axes.plot(epochs, [row[other] for row in history], marker=".", label="validation")
+            axes.plot(epochs, [share * row[other] for row in history], marker=".", label="validation")
         axes.legend(fontsize=8)
     top.set_ylabel("loss")
     top.set_title(title, fontsize=10)
-    middle.set_ylabel("error")
-    middle.set_yscale("log")
+    middle.set_ylabel("error, %")
+    in_powers(middle)
     below.plot(epochs, [row["rate"] for row in history], marker=".")
     below.set_ylabel("rate at its end")
     below.set_xlabel("epoch")
+    below.xaxis.get_major_locator().set_params(integer=True)
     return svg(figure)
 
 
@@ -58,6 +60,20 @@ def figure_of(rows: int, *, share_x: bool = True) -> tuple[Any, np.ndarray]:
         one.grid(alpha=0.3)
         one.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def in_powers(axes: Any) -> None:
+    """The height in powers of ten, with plain numbers beside it; as it is where something is 0 or less."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    heights = np.concatenate([line.get_ydata() for line in axes.lines if len(line.get_ydata())] or [[0.0]])
+    if not heights.min() > 0:
+        return
+    axes.set_yscale("log")
+    plain, spread = FuncFormatter(lambda height, _: f"{height:g}"), heights.max() / heights.min()
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5) if spread < 30 else (2, 5)))
+    axes.yaxis.set_minor_formatter(plain if spread < 300 else NullFormatter())
 
 
 def svg(figure: Any) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidnn.arrays import Array
 from minidnn.errors import DamagedFileError, ShapeError, UsageError
-from minidnn.images import Preprocess
+from minidnn.images import LUMA, Preprocess, resize
 
 AT_ONCE = 250  # pictures looked at together
 LOOKED_AT = 64  # pictures that stand for all in a fingerprint
@@ -101,6 +101,47 @@ class Part:
 
     def batch(self, which: np.ndarray) -> np.ndarray:
         return self.whole.batch(self.which[which])
+
+
+@dataclass(frozen=True, eq=False)
+class Brought:
+    """A set whose pictures are brought to this shape whenever they are asked for, in colour or to grey."""
+
+    whole: DataSet
+    shape: tuple[int, int, int]
+
+    @property
+    def name(self) -> str:
+        return self.whole.name
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.whole.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.whole.classes
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batch(self, which: np.ndarray) -> np.ndarray:
+        images, (h, w, c) = self.whole.batch(which), self.shape
+        tall, wide = images.shape[1:3]
+        # As files of pictures are: the short side is fitted, and the middle cut out.
+        rows, columns = max(1, min(tall, round(wide * h / w))), max(1, min(wide, round(tall * w / h)))
+        top, left = (tall - rows) // 2, (wide - columns) // 2
+        images = images[:, top : top + rows, left : left + columns]
+        if (rows, columns) != (h, w):
+            images = resize(images, (h, w), how="bilinear")
+        return as_float(images) @ np.array(LUMA, np.float32)[:, None] if c < images.shape[3] else images
+
+
+def brought(data: DataSet, size: tuple[int, int] | None = None, *, grey: bool = False) -> DataSet:
+    """The set with pictures of that size, and in grey, if they are not so already."""
+    h, w, c = data.shape
+    wanted = (*(size or (h, w)), 1 if grey else c)
+    return data if wanted == data.shape else Brought(data, wanted)
 
 
 class Splits(NamedTuple):

@@ -90,8 +90,11 @@ class Readout(NamedTuple):
 
     @property
     def larger(self) -> str:
-        """Which of the two to work on; neither, where both are within a tenth of the test error."""
-        if max(self.bias, self.variance) <= 0.1 * self.test:
+        """Which of the two to work on; neither, where it errs no more than people or both are small.
+
+        Small is: within a tenth of the test error.
+        """
+        if self.test <= self.human or max(self.bias, self.variance) <= 0.1 * self.test:
             return "neither"
         return "bias" if self.bias >= self.variance else "variance"
 

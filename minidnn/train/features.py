@@ -23,7 +23,7 @@ from minidnn.net import Net
 from minidnn.train import featurefile
 from minidnn.train.data import DataSet, fingerprint
 from minidnn.train.featurefile import Features, key_of
-from minidnn.train.fit import preprocess_of
+from minidnn.train.judging import preprocess_of
 from minidnn.train.pooling import POOLS, check_pools, chosen_layers, width
 from minidnn.weights import digest
 from minidnn.weights.typed import encoded

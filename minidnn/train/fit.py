@@ -6,7 +6,7 @@ follows from (seed, epoch, batch), so there is no generator whose state could be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite, sqrt
 from time import perf_counter
@@ -14,26 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from minidnn import losses
-from minidnn.arrays import Array, device_of, to_device, to_host, xp_of
+from minidnn.arrays import Array, device_of, to_device, to_host
 from minidnn.errors import DivergedError, UsageError
-from minidnn.images import Preprocess
 from minidnn.kernels.cpu.threads import CREW
-from minidnn.layers import BatchNorm, Softmax
+from minidnn.layers import BatchNorm
 from minidnn.net import Net
 from minidnn.optim import Nesterov, Optimiser
-from minidnn.res import Res
 from minidnn.train.augment import Augmentation, applied
-from minidnn.train.data import DataSet, Splits, check, check_answers, in_batches
+from minidnn.train.data import Splits, check, check_answers
+from minidnn.train.judging import LOSSES, evaluate, first_non_finite, preprocess_of, scores_of
 from minidnn.train.learning import learning
 from minidnn.train.schedules import Schedule
-
-LOSSES = {
-    "cross_entropy": losses.cross_entropy,
-    "multiclass_hinge": losses.multiclass_hinge,
-    "structured_hinge": losses.structured_hinge,
-}
-VALIDATED_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -201,15 +192,11 @@ class _Run:
 
     def update(self, grads: Mapping[str, Array], rate: float) -> tuple[float, float]:
         """Step downhill, and hand back the gradient's length and the penalty."""
-        way, state, penalty = self.way, self.state, 0.0
-        total: dict[str, Array] = dict(grads)
-        params = self.net.params
-        for name in total if way.weight_penalty else ():
-            if params[name].ndim > 1:
-                value, grad = losses.squared_norm(params[name])
-                penalty += way.weight_penalty * value
-                total[name] = total[name] + way.weight_penalty * grad
-        norm = sqrt(sum(float((grad * grad).sum()) for grad in total.values()))
+        way, state, params = self.way, self.state, self.net.params
+        filters = [name for name in grads if way.weight_penalty and params[name].ndim > 1]
+        penalty = way.weight_penalty * length(params[name] for name in filters) ** 2
+        total = dict(grads) | {name: grads[name] + way.weight_penalty * 2 * params[name] for name in filters}
+        norm = length(total.values())
         if not isfinite(norm):
             raise self.diverged(f"the gradient's length is {norm}", self.res[self.net.input].x)
         shrink = way.clip / norm if 0 < way.clip < norm else 1.0
@@ -271,51 +258,6 @@ class _Run:
         return DivergedError(f"{place}: {what}{found}; the last checkpoint is from before; {advice}")
 
 
-def evaluate(
-    net: Net,
-    data: DataSet,
-    *,
-    loss: str = "cross_entropy",
-    batch: int = VALIDATED_AT_ONCE,
-    res: Res | None = None,
-) -> dict[str, float]:
-    """The mean loss, and the shares of pictures whose class is not the first answer, or among the first five.
-
-    Top-5 is kinder, and sometimes fairer: a picture may show several things, and names lie near each other.
-    """
-    preprocess, scores_layer = preprocess_of(net), scores_of(net)
-    res = net.init_res() if res is None else res
-    total = {"loss": 0.0, "top1": 0.0, "top5": 0.0}
-    for images, labels in in_batches(data, batch):
-        x = to_device(preprocess.to_net(images), device_of(next(iter(net.params.values()))))
-        scores = net.forwardto(res, scores_layer, x, keep=())
-        labels = to_device(labels, device_of(scores))
-        total["loss"] += LOSSES[loss](scores, labels)[0] * len(images)
-        for k in (1, 5):
-            share = losses.top_k_error(scores, labels, k=min(k, scores.shape[3]))
-            total[f"top{k}"] += share * len(images)
-    return {name: value / len(data) for name, value in total.items()}
-
-
-def scores_of(net: Net) -> str:
-    """The layer that the loss looks at: the last, or what its Softmax reads, as the loss has its own."""
-    last = net.nodes[-1]
-    return last.inputs[0] if isinstance(last.layer, Softmax) else last.name
-
-
-def preprocess_of(net: Net) -> Preprocess:
-    if not isinstance(net.preprocess, Preprocess):
-        raise UsageError("the net says nothing of how pictures become what it sees; give it a preprocess")
-    return net.preprocess
-
-
-def first_non_finite(net: Net, x: Array) -> str | None:
-    """The first layer whose weights, or whose answer to x, are not numbers."""
-    for node in net.nodes:
-        if not all(bool(xp_of(a).isfinite(a).all()) for a in node.layer.params.values()):
-            return node.name
-    res = net.init_res()
-    with np.errstate(all="ignore"):
-        net.forwardto(res, net.names[-1], x, mode="train", rng=np.random.default_rng(0))
-    slots = ((node.name, res[node.name].x) for node in net.nodes)
-    return next((name for name, y in slots if not bool(xp_of(y).isfinite(y).all())), None)
+def length(arrays: Iterable[Array]) -> float:
+    """The root of the sum of all squares: summed where they are, and one number is fetched."""
+    return sqrt(float(sum((array * array).sum() for array in arrays)))

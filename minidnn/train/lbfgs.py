@@ -1,5 +1,7 @@
-"""L-BFGS for smooth convex functions of a few thousand numbers (Nocedal 1980; Nocedal & Wright, chapter 7).
+"""L-BFGS to the bottom of a smooth convex function of a few thousand numbers (Nocedal & Wright, chapter 7).
 
+optim.LBFGS takes one step for one gradient, since a dream has no more; here the function can be asked again,
+so steps are halved until they go down, and it ends at the bottom. The direction is the same for both.
 Our own, since SciPy's also minds bounds: of 5 ms that a step for a head takes there, 0.5 are the head's.
 """
 
@@ -10,6 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from minidnn.optim import times_inverse_curvature
 
 REMEMBERED = 10  # steps, from which the curvature is guessed
 ENOUGH = 1e-4  # the share of the promised descent that a step has to bring (Armijo)
@@ -33,10 +37,10 @@ def minimised(function: Function, x: np.ndarray, *, steps: int, tolerance: float
     s the step and y how much the gradient changed on it.
     """
     value, gradient = function(x)
-    pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=REMEMBERED)
+    pairs: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=REMEMBERED)
     asked, small = 1, 0
     for _ in range(steps):
-        direction = -_undone(gradient, pairs)
+        direction = -times_inverse_curvature(gradient, pairs) if pairs else -gradient
         slope = float(gradient @ direction)
         if not slope < 0:  # a flat place, or nothing but rounding is left
             break
@@ -51,25 +55,10 @@ def minimised(function: Function, x: np.ndarray, *, steps: int, tolerance: float
         else:  # no step goes lower by more than rounding
             break
         s, y = there - x, new_gradient - gradient
-        if (curvature := float(s @ y)) > 1e-12 * float(y @ y):
-            pairs.append((s, y, curvature))
+        if float(s @ y) > 1e-12 * float(y @ y):
+            pairs.append((s, y))
         small = small + 1 if value - new_value <= tolerance * max(abs(new_value), 1e-300) else 0
         x, value, gradient = there, new_value, new_gradient
         if small == 5:
             break
     return Found(x, value, asked)
-
-
-def _undone(gradient: np.ndarray, pairs: deque[tuple[np.ndarray, np.ndarray, float]]) -> np.ndarray:
-    """H g by two loops over the remembered steps."""
-    q, shares = gradient.copy(), []
-    for s, y, curvature in reversed(pairs):
-        share = float(s @ q) / curvature
-        q -= share * y
-        shares.append(share)
-    if pairs:
-        _, y, curvature = pairs[-1]
-        q *= curvature / float(y @ y)
-    for (s, y, curvature), share in zip(pairs, reversed(shares), strict=True):
-        q += (share - float(y @ q) / curvature) * s
-    return q

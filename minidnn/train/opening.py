@@ -19,7 +19,7 @@ def open_data(
     """{"train": ..., "test": ...} of the set that lies there, or {"all": ...} of one in a single piece.
 
     `size` and `grey` are for files of pictures, which are decoded once into `cache` (see pictures.py); other
-    formats have one size, and are as they are.
+    formats have one size, and are as they are: `brought` in data.py gives them another.
     """
     path = Path(path)
     if not path.exists():

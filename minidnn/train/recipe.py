@@ -14,7 +14,7 @@ from minidnn.errors import ShapeError, UsageError, did_you_mean
 from minidnn.layers import Dropout
 from minidnn.net import Net, Node
 from minidnn.train import augment, schedules
-from minidnn.train.data import DataSet, Splits, preprocess_for, split
+from minidnn.train.data import DataSet, Splits, brought, preprocess_for, split
 from minidnn.train.fit import Way
 from minidnn.train.init import initialised
 from minidnn.train.opening import open_data
@@ -91,6 +91,7 @@ class Recipe:
             raise UsageError('no data to train on; give --data PATH, or data = "..." in the recipe')
         size = size_of(self.size) if self.size else None
         parts = open_data(self.data, size=size, grey=self.grey, cache=cache)
+        parts = {name: brought(part, size, grey=self.grey) for name, part in parts.items()}
         return split(parts, seed=self.seed, validation=self.validation)
 
     def first_net(self, learned: DataSet) -> Net:

@@ -10,7 +10,7 @@ import numpy as np
 from minidnn.gradcheck import Check, check_elements
 from minidnn.train.checks.patient import DOUBTFUL, WELL, WRONG, Finding, Notes, Patient, seen_by
 from minidnn.train.data import Part
-from minidnn.train.fit import LOSSES, first_non_finite, scores_of
+from minidnn.train.judging import LOSSES, first_non_finite, scores_of
 
 FOR_NUMBERS = 2e7  # weights up to which a copy in float64 is no burden
 ARRAYS, ENTRIES = 5, 2  # of which gradients are compared with differences
@@ -31,6 +31,8 @@ def gradients(patient: Patient) -> Finding:
         words = f"no gradient at all reaches {', '.join(silent[:4])}{' …' if len(silent) > 4 else ''}"
         notes.add(WRONG, words, "something behind is closed: dead ReLUs, or weights that are 0")
     _sizes(patient, notes, {name: share for name, share in shares.items() if share > 0}, steps)
+    if (look.loss or 0.0) < 1e-6:
+        notes.add(WELL, f"the loss is {look.loss:.1g}: nothing is left to learn from these pictures")
     check = numeric(patient)
     if check is not None:
         name, found = check

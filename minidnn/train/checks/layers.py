@@ -12,7 +12,7 @@ from minidnn.net import Net
 from minidnn.train.checks.patient import DOUBTFUL, UNSEEN, WELL, WRONG, Finding, Notes, Patient, seen_by
 from minidnn.train.checks.running import heart
 from minidnn.train.data import Part
-from minidnn.train.fit import scores_of
+from minidnn.train.judging import scores_of
 
 REACH = {Sigmoid: e, Softmax: e, Tanh: e * e}  # exp of how far apart two of their outputs can be
 DEEP = 10  # layers with weights from which on depth itself can be what is wrong
@@ -136,7 +136,7 @@ def hidden_units(patient: Patient) -> Finding:
         last = look.res[list(units)[-1]].x.mean(axis=(1, 2))
         needed, unused = directions(last)
         words += f"; of the {last.shape[1]} of its last hidden layer {unused} never change, "
-        words += f"and {needed} mixtures of them hold 90 % of all variation"
+        words += f"and {needed} mixture{'s hold' if needed > 1 else ' holds'} 90 % of all variation"
     if not notes.evidence and patient.can_learn and not heart(patient).learned:
         words += f"; and {heart(patient).pictures} pictures were not learned by heart"
         notes.add(DOUBTFUL, words, "if nothing else is wrong, give it more units or layers")

@@ -70,8 +70,7 @@ def plots(findings: Sequence[Finding]) -> bytes:
     for axes, check, what, label in layered:
         sizes = {name: size for name, size in numbers.get(check, {}).get(what, {}).items() if size > 0}
         axes.plot([name.replace("$", r"\$") for name in sizes], list(sizes.values()), marker=".")
-        if sizes:
-            axes.set_yscale("log")
+        curves.in_powers(axes)
         axes.tick_params(axis="x", labelrotation=90 if len(sizes) > 8 else 0, labelsize=8)
         axes.set_ylabel(label)
     return curves.svg(figure)

@@ -19,8 +19,9 @@ from minidnn.layers.base import lacks_weights
 from minidnn.net import Net
 from minidnn.res import Res
 from minidnn.train.data import DataSet, Part, Splits
-from minidnn.train.fit import LOSSES, Way, evaluate, scores_of
+from minidnn.train.fit import Way
 from minidnn.train.init import initialised
+from minidnn.train.judging import LOSSES, evaluate, scores_of
 
 WELL, UNSEEN, DOUBTFUL, WRONG = "well", "not looked at", "doubtful", "wrong"  # from best to worst
 SEVERITY = (WELL, UNSEEN, DOUBTFUL, WRONG)

@@ -12,7 +12,7 @@ from minidnn.errors import MinidnnError, UsageError
 from minidnn.images import Preprocess
 from minidnn.train.checks.patient import DOUBTFUL, UNSEEN, WELL, WRONG, Finding, Notes, Patient, beats
 from minidnn.train.data import DataSet, Part, preprocess_for
-from minidnn.train.fit import evaluate
+from minidnn.train.judging import evaluate
 
 SMALL = 16  # pixels a side of the pictures that the labels are guessed from
 PER_CLASS = 10  # pictures of each class that it takes to guess
