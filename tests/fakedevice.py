@@ -78,6 +78,7 @@ class FakeArray:
 
 def _operator(name):
     plain = getattr(operator, name, None) or getattr(operator, f"__{name}__")
+    into = getattr(operator, f"__i{name.rstrip('_')}__", None)  # comparisons have none
 
     def forward(self, other):
         return _done(plain, self, other)
@@ -86,7 +87,7 @@ def _operator(name):
         return _done(plain, other, self)
 
     def in_place(self, other):
-        self[...] = _done(plain, self, other)
+        _done(into, self, other)  # as CuPy: without memory of its own
         return self
 
     return forward, backward, in_place

@@ -6,6 +6,7 @@ rest; freed pieces join free neighbours; what is not there is asked of the card,
 
 from __future__ import annotations
 
+import gc
 import weakref
 from contextlib import contextmanager
 
@@ -86,15 +87,15 @@ POOLS = [Pool()]  # the one in force is the last
 def counting(limit=None):
     """A pool that counts all arrays made on the fake device as long as this lasts; it may have a limit.
 
-    An array is gone when the device's code holds neither it nor a view; recordings hold addresses alone.
+    An array is gone when the device's code holds neither it nor a view; recordings hold addresses alone. What
+    lay there before is not counted, and neither are views of it.
     """
     holders, pool = {}, Pool(limit)
+    before = {id(owner): owner for owner in map(_owner, gc.get_objects()) if owner is not None}
 
     def made(array):
-        owner = array.host
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        if id(owner) not in holders and owner.nbytes:
+        owner = _owner(array)
+        if id(owner) not in holders and id(owner) not in before and owner.nbytes:
             holders[id(owner)] = [0, POOLS[-1], POOLS[-1].malloc(owner.nbytes)]
         if id(owner) in holders:
             holders[id(owner)][0] += 1
@@ -113,3 +114,13 @@ def counting(limit=None):
     finally:
         fakedevice.MADE.remove(made)
         POOLS.remove(pool)
+
+
+def _owner(thing):
+    """The array of the host whose memory a fake array shows; None for all else."""
+    if type(thing) is not fakedevice.FakeArray:
+        return None
+    owner = thing.host
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return owner

@@ -7,6 +7,7 @@ import pytest
 
 from minidnn import weights, zoo
 from minidnn.arrays import device_of, to_device
+from minidnn.cli.main import main
 from minidnn.dream import Jitter, NaturalColours, Smooth, dream, squared_norm
 from minidnn.dream.loop import Way
 from minidnn.images import Preprocess
@@ -105,3 +106,13 @@ def test_weights_go_straight_to_the_device(tmp_path, traffic):
     x = np.random.default_rng(0).random((1, 20, 21, 3), "float32")
     y = there.forwardto(there.init_res(), "relu2", to_device(x, "fake"))
     assert np.allclose(y.host, net.forwardto(net.init_res(), "relu2", x), atol=1e-5)
+
+
+def test_a_dream_of_a_device_is_replayed_there(tmp_path, capsys):
+    picture, again = tmp_path / "dream.png", tmp_path / "again.png"
+    what = ["--net", "gabor", "--size", "40x52", "--steps", "2", "--octaves", "1"]
+    assert main(["dream", *what, "--device", "fake", "-o", str(picture)]) == 0
+    capsys.readouterr()
+    assert main(["replay", str(picture), "--device", "fake", "-o", str(again)]) == 0
+    assert capsys.readouterr().out == "all 2 steps are the same, bit for bit\n"
+    assert again.exists()

@@ -29,6 +29,11 @@ def graphs(monkeypatch):
         yield there
 
 
+def agree(a, b):
+    """To within rounding: what is recorded multiplies by our own way to cuBLAS, all else by CuPy's."""
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
 def both_ways(net, res, image, layers=("a", "twin")):
     ys = net.forwardto(res, list(layers), image, keep="needed")
     dzdx = net.backwardfrom(res, {name: 2 * y for name, y in ys.items()})
@@ -44,7 +49,7 @@ def test_played_again_it_says_what_the_net_says_of_every_image():
         on_host = both_ways(net, net.init_res(), image)
         image = to_device(image, "cuda")
         wanted, found = both_ways(there, there.init_res(), image), both_ways(recorded, res, image)
-        assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)), seed
+        assert all(map(agree, found, wanted)), seed
         assert all(np.allclose(a, b) for a, b in zip(found, on_host, strict=True)), seed
     assert fakegraphs.Graph.launches == 8, "one launch each way, whatever the net"
 
@@ -56,7 +61,7 @@ def test_another_shape_is_another_recording_and_both_stay_good():
     images = [to_device(rng.random((1, h, w, 3), "float32"), "cuda") for h, w in ((20, 31), (27, 18)) * 2]
     for image in images:
         wanted, found = both_ways(net, net.init_res(), image, layers), both_ways(recorded, res, image, layers)
-        assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+        assert all(map(agree, found, wanted))
     assert len(res.takes) == 2
 
 
@@ -75,7 +80,7 @@ def test_new_weights_are_recorded_anew():
         w["conv1/w"] *= 2
     after = both_ways(recorded, res, image)
     assert not np.array_equal(before[0], after[0])
-    assert np.array_equal(after[0], to_host(Net.forwardto(recorded, Net.init_res(recorded), "a", image)))
+    assert agree(after[0], to_host(Net.forwardto(recorded, Net.init_res(recorded), "a", image)))
 
 
 def test_all_other_passes_go_the_usual_way():
@@ -97,7 +102,7 @@ def test_a_dream_by_recordings_is_the_dream():
 
     there = net.to("cuda")
     plain, recorded = frames(there), frames(Recorded.of(there))
-    assert all(np.array_equal(a, b) for a, b in zip(plain, recorded, strict=True))
+    assert all(map(agree, plain, recorded))
     assert fakegraphs.Graph.launches == 6
 
 
@@ -154,4 +159,4 @@ def test_nets_of_the_zoo_can_be_recorded(name):
     recorded = Recorded.of(net)
     found = both_ways(recorded, recorded.init_res(), image, [layer])
     wanted = both_ways(net, net.init_res(), image, [layer])
-    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert all(map(agree, found, wanted))

@@ -42,20 +42,21 @@ def drawn(name):
 if COMPILER:
 
     @pytest.mark.parametrize(
-        ("name", "layer", "tile", "kernels"),
+        ("name", "layer", "tile", "kernels", "size"),
         [
-            ("vgg16", "conv3_3", None, "auto"),
-            ("vgg16", "conv2_2", (32, 40), "auto"),
-            ("vgg16", "conv3_1", None, "im2col"),
-            ("squeezenet1.1", "fire5/concat", None, "auto"),
-            ("googlenet", "inception_3b/output", None, "auto"),
+            ("vgg16", "conv3_3", None, "auto", SIZE),
+            ("vgg16", "conv2_2", (32, 40), "auto", SIZE),
+            ("vgg16", "conv3_1", None, "im2col", SIZE),
+            ("squeezenet1.1", "fire5/concat", None, "auto", SIZE),
+            ("googlenet", "inception_3b/output", None, "auto", SIZE),
+            ("googlenet", "inception_4e/output", None, "im2col", (1, 96, 104, 3)),
         ],
     )
-    def test_a_step_takes_of_a_card_what_was_told_within_a_fifth(name, layer, tile, kernels, card):
+    def test_a_step_takes_of_a_card_what_was_told_within_a_fifth(name, layer, tile, kernels, size, card):
         net = drawn(name).with_kernels(kernels).to("cuda")
-        told = forecast(net, SIZE, layer, tile=tile)
+        told = forecast(net, size, layer, tile=tile)
         with counting() as pool:
-            picture = to_device(np.random.default_rng(0).standard_normal(SIZE).astype("float32"), "cuda")
+            picture = to_device(np.random.default_rng(0).standard_normal(size).astype("float32"), "cuda")
             plan, res = Plan(net, (layer,), tile), net.init_res()
             for _ in range(2):
                 plan.gradient(res, picture, squared_norm(layer))
@@ -69,7 +70,8 @@ def test_a_card_is_filled_in_another_way_than_the_host(card):
     assert there.weights == here.weights
     assert there.workspace >= WORKSPACE and there.prepared == 0
     plan = choose(net.to("cuda"), SIZE, "relu2", "1GB")
-    assert plan.need == plan.expected.total, "no Python and no libraries lie on a card"
+    lost = plan.need - plan.expected.total
+    assert 0 < lost <= plan.expected.step / 10, "gaps in its pool, but no Python and no libraries"
     assert choose(net, SIZE, "relu2", "1GB").need > plan.expected.total
 
 
@@ -86,7 +88,7 @@ def test_a_bound_is_one_for_the_card(card):
 
 def test_a_dream_too_large_for_the_device_says_so_and_fits_in_tiles(tmp_path, capsys):
     out, limit = tmp_path / "dream.png", 14_000_000
-    what = ["--size", "160x200", "--steps", "1", "--octaves", "1", "--device", "fake"]
+    what = ["--net", "gabor", "--size", "160x200", "--steps", "1", "--octaves", "1", "--device", "fake"]
     argv = ["dream", *what, "-o", str(out)]
     with counting(limit) as pool:
         assert main(argv) == DeviceError.exit_code

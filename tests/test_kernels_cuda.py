@@ -21,7 +21,7 @@ from minidnn.arrays import to_device, to_host
 from minidnn.errors import DeviceError, ShapeError
 from minidnn.gradcheck import audit
 from minidnn.kernels import choice
-from minidnn.kernels.cuda import pointwise, pool, shifted, source
+from minidnn.kernels.cuda import blas, pointwise, pool, shifted, source
 from minidnn.kernels.im2col import conv as plain_conv
 from minidnn.kernels.im2col import conv_backward as plain_conv_backward
 from minidnn.kernels.im2col import conv_backward_w as plain_conv_backward_w
@@ -218,7 +218,7 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         there = [to_device(a, "cuda") for a in (x, w, b)]
         y = kernels.conv(*there, window, relu=True, how=kernels.Kernel("shifted"))
         assert np.allclose(to_host(y), np.maximum(plain_conv(x, w, b, window), 0), atol=1e-4)
-        assert card.launched == ["place", "crop"] and len(card.products) == 9
+        assert card.launched == ["place", "crop"] and len(card.products) == 8, "the first is CuPy's"
 
     @pytest.mark.parametrize(("name", "compute"), [("tf32", 77), ("bfloat16", 75), ("float16", 74)])
     def test_factors_are_rounded_where_a_kernel_asks_for_it_and_there_both_ways(name, compute, card):
@@ -243,18 +243,38 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
             a_ = to_device(np.repeat(a, 2, axis=1), "cuda")[:, ::2]
         if turned == "one column":
             b, b_ = b[:, :1], b_[:, :1]
-        assert np.allclose(to_host(product(a_, b_)), a @ b, atol=1e-5)
         out = to_device(np.ones((5, b.shape[1]), dtype), "cuda")
         assert product(a_, b_, out, add=True) is out
         assert np.allclose(to_host(out), a @ b + 1, atol=1e-5)
-        assert np.allclose(to_host(product(a_, b_, out)), a @ b, atol=1e-5)
+        assert np.allclose(to_host(product(a_, b_, out, factors="tf32")), a @ b, atol=1e-5)
+        assert len(card.products) == 2
+
+    def test_plain_products_are_cupys(card):
+        """So the plain convolution, which others are checked against, owes nothing to our way to cuBLAS."""
+        x, w = (to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((1, 6, 7, 9), (3, 3, 9, 5)))
+        window, how = Window.of(3, pad=1), kernels.Kernel("im2col")
+        y = kernels.conv(x, w, None, window, how=how)
+        kernels.conv_backward(y, w, window, x_shape=x.shape, how=how)
+        kernels.conv_backward_w(y, x, window, how=how)
+        assert not card.products
+
+    @pytest.mark.parametrize(("m", "k", "n"), [(0, 3, 4), (5, 0, 4), (5, 3, 0)])
+    def test_products_of_nothing_do_not_ask_cublas(m, k, n, card):
+        a, b = (to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((m, k), (k, n)))
+        out = to_device(np.ones((m, n), "float32"), "cuda")
+        assert np.array_equal(to_host(product(a, b, out, add=True)), np.ones((m, n)))
+        assert np.array_equal(to_host(product(a, b, out, factors="tf32")), np.zeros((m, n)))
+        assert not card.products
 
     def test_products_that_do_not_fit_are_refused_before_cublas_is_asked(card):
         a, b = (to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((5, 3), (3, 4)))
         for left, right, out in ((b, b, None), (a, b, a), (a, b, to_device(numbers(5, 4), "cuda"))):
             with pytest.raises(ShapeError, match="no product of"):
-                product(left, right, out)
+                product(left, right, out, factors="tf32")
         assert not card.products
+
+    def of_cublas():
+        return (to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((5, 3), (3, 4)))
 
     @pytest.mark.parametrize(
         ("call", "words"),
@@ -268,7 +288,15 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
     def test_what_cublas_refuses_is_said(call, words, card, monkeypatch):
         monkeypatch.setattr(card.blas, call, lambda *_: 13)
         with pytest.raises(DeviceError, match=words):
-            product(*(to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((5, 3), (3, 4))))
+            product(*of_cublas(), factors="tf32")
+
+    def test_cublas_that_is_not_found_is_said(card, monkeypatch):
+        def missing(path):
+            raise OSError("libcublas.so: cannot open shared object file")
+
+        monkeypatch.setattr(blas, "CDLL", missing)
+        with pytest.raises(DeviceError, match=r"cuBLAS is not found.*minidnn doctor"):
+            product(*of_cublas(), factors="tf32")
 
 
 # The text of the kernels, by the compiler of the cards themselves; it needs none.

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info
 
 from minidnn.arrays import chosen_device, to_device, to_host
 from minidnn.errors import DeviceError, MinidnnError
+from minidnn.kernels import Kernel
 from minidnn.layers import Conv
 
 NEEDED = ["numpy", "scipy", "h5py", "pillow", "tqdm", "threadpoolctl"]
@@ -65,13 +66,14 @@ def report() -> Iterator[tuple[str, str]]:
 
 
 def works(device: str) -> str:
-    """A tiny convolution there, compared with one in plain loops here."""
+    """A tiny convolution there, by CuPy's products and by our own, compared with one in plain loops here."""
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((1, 5, 6, 2)), rng.standard_normal((3, 3, 2, 4))
     wanted = [[np.einsum("ijc,ijck->k", x[0, i : i + 3, j : j + 3], w) for j in range(4)] for i in range(3)]
     try:
         layer = Conv.random(rng, 3, 2, 4, bias=False).replacing(w=to_device(w, device))
-        found = to_host(layer.forward(to_device(x, device))[0])
+        there, ways = to_device(x, device), map(Kernel, ("im2col", "shifted"))
+        found = [to_host(layer.forward(there, how=how)[0]) for how in ways]
     except DeviceError as error:
         return str(error).replace(ASKS_US, missing())
     except MinidnnError as error:

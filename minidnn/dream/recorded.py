@@ -15,6 +15,7 @@ from minidnn.arrays import Array, xp_of
 from minidnn.entrance import check_seeds, fitting_image, named_seeds
 from minidnn.errors import UnsupportedError
 from minidnn.graph import Handle, as_asked
+from minidnn.kernels.cuda.blas import RECORDING
 from minidnn.net import Net
 from minidnn.res import Res
 
@@ -106,6 +107,13 @@ class Tape:
     def record(self, work: Callable[..., Any], *inputs: Array) -> Recording:
         """The work with these inputs, after some runs of it to warm up."""
         self._cuda.get_current_stream().synchronize()  # until the inputs are there
+        mark = RECORDING.set(True)
+        try:
+            return self._record(work, inputs)
+        finally:
+            RECORDING.reset(mark)
+
+    def _record(self, work: Callable[..., Any], inputs: tuple[Array, ...]) -> Recording:
         with self._cuda.using_allocator(self._pool.malloc), self._stream:
             own = tuple(x.copy() for x in inputs)
             for _ in range(WARM_UPS):

@@ -95,7 +95,7 @@ def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: 
         is_cropped = item * y != wide
         return Price(item * y, lent=(ground,) * is_padded + (wide,) * is_cropped)
     if isinstance(layer, L.Conv):
-        return prices._plain(layer, x_shape, relu, item)
+        return _plain(layer, x_shape, relu, item)
     if isinstance(layer, L.MaxPool):
         return Price(item * y, aux=y * (1 if layer.window.taps <= 256 else 4))
     return prices.forward(layer, how, x_shapes, y, relu, item)
@@ -109,10 +109,26 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
         is_cropped = layer.window.padded_size(*x_shape[1:3]) != x_shape[1:3]
         return Price(item * prod(x_shape), lent=(wide,) * (item * y != wide) + (ground,) * is_cropped)
     if isinstance(layer, L.Conv):
-        return prices._plain_back(layer, x_shape, item)
+        rows, shares = _rows(layer, x_shape, item)[0], prices._plain_back(layer, x_shape, item).fresh
+        return Price(item * prod(x_shape), True, (rows, shares), is_first=True)
     if isinstance(layer, L.MaxPool):
         return Price(item * prod(x_shape))
     return prices.backward(layer, how, x_shapes, y, item)
+
+
+def _plain(layer: L.Conv, x_shape: Shape, relu: bool, item: int) -> Price:
+    """Of the padded images and the product only one is there at a time."""
+    rows, part = _rows(layer, x_shape, item)
+    y = item * prod(layer.out_shape(x_shape))
+    beside = max(prices._ground(layer.window, x_shape, item), part)
+    return Price(y, True, (y, rows, beside)) if relu else Price(y, True, (rows, beside), is_first=True)
+
+
+def _rows(layer: L.Conv, x_shape: Shape, item: int) -> tuple[int, int]:
+    """The windows as rows, of as many images as go at once, and what comes of them."""
+    _, oh, ow, k = layer.out_shape(x_shape)
+    places = item * prices._at_once(layer, x_shape) * oh * ow
+    return places * layer.window.taps * layer.w.shape[2], places * k // layer.groups
 
 
 def _is_shifted(layer: L.Conv, how: Kernel, x_shape: Shape) -> bool:

@@ -21,6 +21,7 @@ from minidnn.res import Res
 from minidnn.tiles import Measure, Ticking, Tiling, check_local, size_of
 
 PROCESS = 160_000_000  # bytes: Python, the libraries that a dream loads, and what is lost between blocks
+LOST_ON_CARD = 10  # of so many bytes one: tiles at an edge have other shapes, and leave gaps in its pool
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)  # pixels of a side
 TWICE_FORWARD = 1.5  # in tiles, the way forward is gone again for the way back
 WORK = {"winograd4": 1.0, "winograd2": 1.45, "chunked": 1.9}  # times of a dream step, docs/speed.md
@@ -52,7 +53,8 @@ class Plan:
         """Bytes of the whole process, or of a GPU, at the worst moment, as far as that was asked."""
         if self.expected is None:
             return 0
-        return self.expected.total + (0 if is_on_card(self.net) else PROCESS)
+        lost = self.expected.step // LOST_ON_CARD if is_on_card(self.net) else PROCESS
+        return self.expected.total + lost
 
     def gradient(
         self, res: Res, image: Array, measure: Measure, *, each: Ticking = iter

@@ -35,6 +35,7 @@ class Price(NamedTuple):
     fresh: int = 0
     aux: int = 0
     prepared: int = 0  # filters made for this, once
+    is_first: bool = False  # the result is there before any scratch
 
 
 def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: bool, item: int) -> Price:

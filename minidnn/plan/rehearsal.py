@@ -218,9 +218,10 @@ class Rehearsal:
                 slots[source] = memory.take(kind, 0)
             slots[source].holders += 1
             return slots[source]
+        result = memory.take(kind, price.result, lent=price.is_lent) if price.is_first else None
         scratch = [memory.take("workspace", nbytes, lent=True) for nbytes in price.lent]
         scratch.append(memory.take("workspace", price.fresh))
-        result = memory.take(kind, price.result, lent=price.is_lent)
+        result = result or memory.take(kind, price.result, lent=price.is_lent)
         for piece in scratch:
             memory.let_go(piece)
         return result

@@ -1,10 +1,10 @@
-"""Matrix products, on a card by cuBLAS itself: CuPy's way there refuses to be recorded as a CUDA graph.
-
-Nor does a call of CuPy's say what factors may be rounded to. Sums are float32 or finer, always.
+"""Matrix products by cuBLAS itself, where CuPy's way there does not do: to add onto what is there, to round
+factors, and to be recorded as a CUDA graph. Sums are float32 or finer, always.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from ctypes import CDLL, byref, c_double, c_float, c_size_t, c_void_p
 from functools import lru_cache
 from threading import get_ident
@@ -16,6 +16,7 @@ from minidnn.errors import DeviceError, ShapeError
 # Of cublas_api.h: what factors may be rounded to.
 COMPUTE = {"": 68, "tf32": 77, "bfloat16": 75, "float16": 74}
 WORKSPACE = 1 << 25  # bytes: what cuBLAS wants on a Hopper card
+RECORDING = ContextVar("RECORDING", default=False)  # from the first warm-up on, so that these warm up
 
 
 def gemm(a: Array, b: Array, out: Array, add: bool, factors: str) -> Array:
@@ -24,6 +25,8 @@ def gemm(a: Array, b: Array, out: Array, add: bool, factors: str) -> Array:
     kind, number, compute = (0, c_float, COMPUTE[factors]) if single else (1, c_double, 70)
     if b.shape[0] != k or out.shape != (m, n) or not out.flags.c_contiguous or out.dtype != a.dtype:
         raise ShapeError(f"no product of {a.shape} and {b.shape} into {out.dtype} {out.shape}, in one piece")
+    if not (m and n and k):
+        return out if add else out.fill(0) or out
     (b, turn_b, step_b), (a, turn_a, step_a) = _laid_out(b), _laid_out(a)
     sides = turn_b, turn_a, n, m, k, byref(number(1)), at(b), kind, step_b, at(a), kind, step_a
     library, handle = opened()
@@ -56,10 +59,13 @@ def opened() -> tuple[Any, c_void_p]:
 
 @lru_cache(maxsize=16)
 def _on_card(card: int, thread: int) -> tuple[Any, c_void_p, Any]:
-    import cupy
-    from cuda.pathfinder import load_nvidia_dynamic_lib  # type: ignore[import-not-found]
+    try:
+        import cupy
+        from cuda.pathfinder import load_nvidia_dynamic_lib
 
-    library, handle = CDLL(load_nvidia_dynamic_lib("cublas").abs_path), c_void_p()
+        library, handle = CDLL(load_nvidia_dynamic_lib("cublas").abs_path), c_void_p()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(f"cuBLAS is not found ({error}); minidnn doctor says how to mend it") from None
     if library.cublasCreate_v2(byref(handle)):
         raise DeviceError("cuBLAS does not start; minidnn doctor tries it out")
     return library, handle, cupy.cuda.Memory(WORKSPACE)

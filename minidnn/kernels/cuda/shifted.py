@@ -124,17 +124,15 @@ def cropped(
 ) -> Array:
     """The part of that size from that corner on, plus b, and with `relu` max(y, 0)."""
     n, gh, gw, c = ground.shape
-    (top, left), (h, w) = corner, size
+    (top, left), (h, w), biased = corner, size, b is not None
     y = ground if (gh, gw) == size else fresh((n, h, w, c), ground, mem)
     if ready(ground, y, *([] if b is None else [b])):
-        if y is not ground or b is not None or relu:
-            CROP(
-                y, ground, y if b is None else b, y, h, w, gh, gw, top, left, c, int(b is not None), int(relu)
-            )
+        if y is not ground or biased or relu:
+            CROP(y, ground, b if biased else y, y, h, w, gh, gw, top, left, c, int(biased), int(relu))
         return y
     if y is not ground:
         y[...] = ground[:, top : top + h, left : left + w]
-    if b is not None:
+    if biased:
         y += b
     return xp_of(y).maximum(y, 0, out=y) if relu else y
 

@@ -17,13 +17,8 @@ typedef long long Int;
 #define EACH(at, count) \\
   for (At at = blockIdx.x * (At)blockDim.x + threadIdx.x; at < count; at += (At)gridDim.x * blockDim.x)
 """
-IN_C = {
-    "float32": "float",
-    "float64": "double",
-    "uint8": "unsigned char",
-    "int32": "int",
-    "int64": "long long",
-}
+IN_C = {"float32": "float", "float64": "double", "uint8": "unsigned char", "int32": "int"}
+IN_C["int64"] = "long long"
 THREADS = 256  # in one block
 MOST_BLOCKS = 1 << 16
 SHORT = 1 << 30  # up to so many numbers a place is an int, by which a card divides far sooner
