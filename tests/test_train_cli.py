@@ -26,6 +26,7 @@ from minidnn.errors import (
 )
 from minidnn.layers import BatchNorm
 from minidnn.train import checkpoint, recipe
+from minidnn.train.data import Pictures
 from minidnn.train.recipe import Recipe
 from tests import fakedevice
 
@@ -313,3 +314,13 @@ def test_it_runs_beside_the_main_thread(digits, tmp_path):
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+def test_the_net_that_comes_trained_goes_on_from_there():
+    rng = np.random.default_rng(0)
+    learned = Pictures(rng.integers(0, 255, (6, 32, 32, 3), np.uint8), np.arange(6) % 2, ("a", "b"), "six")
+    net = Recipe(net="tiny", first_weights="trained", head="last").first_net(learned)
+    assert np.array_equal(net.params["conv8/w"], zoo.trained("tiny").params["conv8/w"])
+    assert net.classes == ("a", "b") and net.params["conv9/w"].shape == (1, 1, 256, 2)
+    with pytest.raises(UsageError, match="'vgg16' does not come trained"):
+        Recipe(net="vgg16", first_weights="trained").first_net(learned)

@@ -96,8 +96,9 @@ class Recipe:
 
     def first_net(self, learned: DataSet) -> Net:
         """The net with its first weights, and with the preprocessing and classes of these data."""
-        if self.net.endswith((".h5", ".hdf5")):
-            net: Net = weights.load(self.net)
+        trained = self.first_weights == "trained"
+        if trained or self.net.endswith((".h5", ".hdf5")):
+            net: Net = zoo.trained(self.net) if trained else weights.load(self.net)
             net = Net(net.nodes, net.input, **{k: v for k, v in net.about.items() if k in _ABOUT})
         else:
             net = zoo.get(self.net, seed=None, **self._options())
