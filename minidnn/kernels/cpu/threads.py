@@ -43,8 +43,8 @@ class Crew:
 
         The first error is raised when no task runs any more; those not yet begun are dropped.
         """
-        queue: Iterator[Callable[[], None]] = iter(tasks)
-        taking, errors = Lock(), list[BaseException]()
+        todo = list(tasks)
+        queue, taking, errors = iter(todo), Lock(), list[BaseException]()
 
         def work() -> None:
             while not errors:
@@ -60,7 +60,7 @@ class Crew:
         helpers = list[Future[None]]()
         try:
             size, pool = self._threads()
-            helpers.extend(pool.submit(work) for _ in range(size - 1))
+            helpers.extend(pool.submit(work) for _ in range(min(size, len(todo)) - 1))
             work()
         except BaseException as error:  # Ctrl-C arrives in this thread, between two tasks
             errors.append(error)
