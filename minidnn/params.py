@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from minidnn.arrays import Array, to_device
+from minidnn.arrays import Array, device_of, to_device
 from minidnn.errors import UnknownLayerError, UsageError, WeightsError, did_you_mean
 from minidnn.graph import Graph, Node
 from minidnn.kernels import Kernels
@@ -58,6 +58,11 @@ class Weighted(Graph):
     def dtype(self) -> np.dtype:
         """That of the weights; float32 for a net that has none."""
         return np.result_type(*{array.dtype for array in self.params.values()} or [np.dtype("float32")])
+
+    @property
+    def device(self) -> str:
+        """Where the weights lie, "cpu" or "cuda"; "cpu" for a net that has none."""
+        return next(map(device_of, self.params.values()), "cpu")
 
     def gradients(self, res: Res) -> dict[str, Array]:
         """dz/dw of the last backward(s) with params=True, by the names of `params`; sharers are summed."""

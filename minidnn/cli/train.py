@@ -14,7 +14,6 @@ from typing import Any
 from tqdm import tqdm
 
 from minidnn import __version__, weights, zoo
-from minidnn.arrays import device_of
 from minidnn.cli.device import add_device, device_for
 from minidnn.cli.settings import changed, from_toml, from_words
 from minidnn.cli.watching import stopping
@@ -163,7 +162,7 @@ class Session:
 
     def __init__(self, folder: Path, recipe: Recipe, net: Net, data: Splits, state: State) -> None:
         self.folder, self.recipe, self.net, self.data, self.state = folder, recipe, net, data, state
-        self.device = device_of(next(iter(net.params.values())))
+        self.device = net.device
         self.records = fit(net, data, recipe.way(), state=state)
         self.about = {
             "recipe": recipe.as_json(),

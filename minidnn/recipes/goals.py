@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidnn.arrays import Array, device_of, to_device
+from minidnn.arrays import Array, to_device
 from minidnn.dream import objectives as z
 from minidnn.dream.objectives import Objective
 from minidnn.errors import UsageError, did_you_mean
@@ -78,11 +78,6 @@ class _About(NamedTuple):
     guide: Respond | None
     original: Respond | None
 
-    @property
-    def device(self) -> str:
-        """Where the net lies."""
-        return next(map(device_of, self.net.params.values()), "cpu")
-
     def channels(self, layer: str) -> int | None:
         return None if self.shape is None else self.net.shapes(self.shape, upto=[layer])[layer][3]
 
@@ -131,7 +126,7 @@ def _of(kind: str, argument: str | None, about: _About, layer: str) -> Objective
         return reduce(add, [z.channel(layer, k) for k in numbers])
     towards = np.zeros(channels_of(about.net, layer) if channels is None else channels, about.net.dtype)
     towards[numbers] = 1
-    return z.direction(layer, to_device(towards, about.device), cosine=1)
+    return z.direction(layer, to_device(towards, about.net.device), cosine=1)
 
 
 def _place(text: str, about: _About, layer: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidnn import images, npz
-from minidnn.arrays import device_of, to_device, to_host
+from minidnn.arrays import to_device, to_host
 from minidnn.errors import DivergedError, FileError, FileFormatError, MismatchError, OutputError, UsageError
 from minidnn.files import ADVICE, replacing
 from minidnn.net import Net
@@ -152,9 +152,7 @@ class Extraction:
     def _features(self, data: DataSet, which: np.ndarray) -> dict[str, np.ndarray]:
         """The rows of a batch, by layer and pool, and its labels."""
         net = self.net
-        x = self.preprocess.to_net(self._fitted(data.batch(which)))
-        params = iter(net.params.values())
-        x = to_device(x, device_of(next(params, x)))
+        x = to_device(self.preprocess.to_net(self._fitted(data.batch(which))), net.device)
         maps = net.forwardto(net.init_res(), list(self.layers), x, keep=())
         found = {"labels": data.labels[which].astype("<i4")}
         for layer, y in maps.items():

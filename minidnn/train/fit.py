@@ -243,8 +243,7 @@ class _Run:
         return f"no new low of the loss for {way.patience} epochs" if 0 < way.patience <= waited else ""
 
     def on_device(self, x: np.ndarray) -> Array:
-        first = next(iter(self.net.params.values()))
-        return to_device(x, device_of(first))
+        return to_device(x, self.net.device)
 
     def diverged(self, what: str, x: Array) -> DivergedError:
         """The words for a run that cannot go on: where it broke, and what to try."""

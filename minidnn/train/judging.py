@@ -37,7 +37,7 @@ def evaluate(
     res = net.init_res() if res is None else res
     total = {"loss": 0.0, "top1": 0.0, "top5": 0.0}
     for images, labels in in_batches(data, batch):
-        x = to_device(preprocess.to_net(images), device_of(next(iter(net.params.values()))))
+        x = to_device(preprocess.to_net(images), net.device)
         scores = net.forwardto(res, scores_layer, x, keep=())
         labels = to_device(labels, device_of(scores))
         total["loss"] += LOSSES[loss](scores, labels)[0] * len(images)
