@@ -33,7 +33,8 @@ from minidnn.res import Res
 from minidnn.train import checkpoint
 from minidnn.train.augment import Crop, Flip, applied
 from minidnn.train.data import DataSet, check_answers, split
-from minidnn.train.fit import State, evaluate, preprocess_of
+from minidnn.train.fit import State
+from minidnn.train.judging import evaluate, preprocess_of
 from minidnn.train.opening import open_data
 from minidnn.train.pictures import ENDINGS
 from minidnn.train.schedules import Cosine

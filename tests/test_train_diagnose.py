@@ -28,11 +28,12 @@ from minidnn.train.checks.patient import (
     Finding,
     Notes,
     Patient,
+    is_healthy,
     knows_something,
 )
 from minidnn.train.checks.pictures import guessed
 from minidnn.train.data import Pictures, Splits, split
-from minidnn.train.diagnose import CHECKS, Readout, diagnose, is_healthy, readout
+from minidnn.train.diagnose import CHECKS, Readout, diagnose, readout
 from minidnn.train.fit import Way, fit
 from minidnn.train.init import initialised
 from minidnn.train.recipe import Recipe
@@ -451,6 +452,12 @@ def call(command, *argv) -> int:
     return command.run(parser.parse_args(list(map(str, argv))))
 
 
+def trained_on_digits(rate: float) -> None:
+    """One epoch of LeNet-5, in the folder `run`."""
+    what = ("--data", "digits.npz", "-o", "run", "--net", "lenet5", "--epochs", 1, "--batch", 12)
+    call(train, *what, "--rate", rate)
+
+
 def test_a_net_in_a_python_file(files, capsys):
     assert call(cli, "mine.py", "--data", "bars.npz", "--quick", "--batch", 16, "-o", "found.html") == cli.ILL
     said = capsys.readouterr().out
@@ -483,21 +490,7 @@ def test_a_run_its_report_and_its_plots(files, capsys):
 
 
 def test_weights_say_by_which_recipe_they_were_trained(files):
-    call(
-        train,
-        "--data",
-        "digits.npz",
-        "-o",
-        "run",
-        "--net",
-        "lenet5",
-        "--epochs",
-        1,
-        "--batch",
-        12,
-        "--rate",
-        0.002,
-    )
+    trained_on_digits(rate=0.002)
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     found = cli.case_for(parser.parse_args(["run/weights.h5"])).patient
@@ -536,21 +529,7 @@ def test_what_the_command_line_can_get_wrong(files):
 
 
 def test_a_run_on_other_data_is_refused(files):
-    call(
-        train,
-        "--data",
-        "digits.npz",
-        "-o",
-        "run",
-        "--net",
-        "lenet5",
-        "--epochs",
-        1,
-        "--batch",
-        12,
-        "--rate",
-        0.001,
-    )
+    trained_on_digits(rate=0.001)
     arrays = dict(np.load("digits.npz"))
     np.savez("other.npz", images=arrays["images"], labels=arrays["labels"][::-1])
     with pytest.raises(MismatchError, match="began with other data than these; give the same --data"):

@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from minidnn import weights, zoo
@@ -22,10 +21,9 @@ from minidnn.files import replacing
 from minidnn.net import Net
 from minidnn.train import checkpoint, curves
 from minidnn.train.checks.page import MARKS, as_html, as_json, plots
-from minidnn.train.checks.patient import DOUBTFUL, WRONG, Finding, Patient, knows_something
+from minidnn.train.checks.patient import DOUBTFUL, WRONG, Finding, Patient, is_healthy, knows_something
 from minidnn.train.data import fingerprint
-from minidnn.train.diagnose import CHECKS, Readout, diagnose, is_healthy, readout
-from minidnn.train.init import initialised
+from minidnn.train.diagnose import CHECKS, Readout, diagnose, readout
 from minidnn.train.recipe import Recipe, built_in
 
 ILL = 1  # the exit code when something was found to be wrong
@@ -85,7 +83,7 @@ def case_for(args: argparse.Namespace) -> Case:
     data, known = recipe.splits(), bool(named or about or args.rate or args.set)
     if named or args.net in zoo.NETS:
         net = recipe.first_net(data.train)
-        trained, known = recipe.net.endswith((".h5", ".hdf5")), True
+        trained, known = recipe.goes_on, True
         first = None if trained else net
     elif path.suffix == ".py" or not path.exists():
         net = _drawn(_found(args.net), recipe)
@@ -155,13 +153,12 @@ def _run_case(folder: Path, args: argparse.Namespace, asked: dict[str, Any]) -> 
         raise MismatchError(f"{folder / CHECKPOINT}: began with other data than these; give the same --data")
     first = recipe.first_net(data.train)
     net, begun = saved.into(first), bool(saved.state.epoch or saved.state.batch)
-    goes_on = recipe.net.endswith((".h5", ".hdf5"))
     patient = Patient(
         net,
         data,
         recipe.way(),
-        first=None if goes_on else first,
-        trained=begun or goes_on,
+        first=None if recipe.goes_on else first,
+        trained=begun or recipe.goes_on,
         history=tuple(saved.state.history),
         test_error=_test_error(folder / LOG),
         quick=args.quick,
@@ -194,7 +191,7 @@ def _recipe_in(path: Path) -> Recipe | None:
 
 def _first(about: Recipe | None, recipe: Recipe, learned: Any) -> Net | None:
     """The net before its training, where its recipe tells."""
-    if about is None or recipe.net.endswith((".h5", ".hdf5")):
+    if about is None or recipe.goes_on:
         return None
     return recipe.first_net(learned)
 
@@ -209,8 +206,7 @@ def _found(name: str) -> Net:
 
 def _drawn(net: Net, recipe: Recipe) -> Net:
     """With first weights, where it has only shapes."""
-    rng = np.random.default_rng([recipe.seed, 0xF1])
-    return initialised(net, recipe.first_weights, rng) if net.without_weights else net
+    return recipe.drawn(net) if net.without_weights else net
 
 
 def _title(name: str, net: Net, recipe: Recipe, patient: Patient) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from minidnn.errors import MinidnnError
 from minidnn.train.checks import gradients, layers, pictures, running
-from minidnn.train.checks.patient import UNSEEN, WRONG, Finding, Patient
+from minidnn.train.checks.patient import UNSEEN, Finding, Patient
 
 PICTURES, LEARNING = "pictures that get through the net", "one answer for each class"
 
@@ -63,11 +63,6 @@ def lacking(patient: Patient, wants: str) -> str:
         place = f" in each of {h}x{w} places" if (h, w) != (1, 1) else ""
         return f"there are {k}{place}, and {patient.classes} classes"
     return ""
-
-
-def is_healthy(findings: list[Finding]) -> bool:
-    """Whether nothing was found to be wrong; doubts are no illness."""
-    return all(finding.verdict != WRONG for finding in findings)
 
 
 class Readout(NamedTuple):

@@ -22,6 +22,7 @@ from minidnn.train.pictures import size_of
 from minidnn.train.relearn import replace_head
 
 FOLDER = Path(__file__).parent / "recipes"
+TRAINED = "trained"  # as first weights: those of a net that comes so
 OPTIMISERS: dict[str, type[optim.Optimiser]] = {
     "sgd": optim.SGD,
     "slide-momentum": optim.SlideMomentum,
@@ -94,15 +95,22 @@ class Recipe:
         parts = {name: brought(part, size, grey=self.grey) for name, part in parts.items()}
         return split(parts, seed=self.seed, validation=self.validation)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it begins with what a net has learned before."""
+        return self.first_weights == TRAINED or self.net.endswith((".h5", ".hdf5"))
+
+    def drawn(self, net: Net) -> Net:
+        """The net with first weights, drawn by the seed."""
+        return initialised(net, self.first_weights, np.random.default_rng([self.seed, 0xF1]))
+
     def first_net(self, learned: DataSet) -> Net:
         """The net with its first weights, and with the preprocessing and classes of these data."""
-        trained = self.first_weights == "trained"
-        if trained or self.net.endswith((".h5", ".hdf5")):
-            net: Net = zoo.trained(self.net) if trained else weights.load(self.net)
+        if self.goes_on:
+            net: Net = zoo.trained(self.net) if self.first_weights == TRAINED else weights.load(self.net)
             net = Net(net.nodes, net.input, **{k: v for k, v in net.about.items() if k in _ABOUT})
         else:
-            net = zoo.get(self.net, seed=None, **self._options())
-            net = initialised(net, self.first_weights, np.random.default_rng([self.seed, 0xF1]))
+            net = self.drawn(zoo.get(self.net, seed=None, **self._options()))
         if self.head:
             after, rng = None if self.head == "last" else self.head, np.random.default_rng([self.seed, 0xE4D])
             net = replace_head(net, learned.classes, after=after, rng=rng)

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import Any
 
 from minidnn.train import curves
-from minidnn.train.checks.patient import DOUBTFUL, UNSEEN, WELL, WRONG, Finding
+from minidnn.train.checks.patient import DOUBTFUL, UNSEEN, WELL, WRONG, Finding, is_healthy
 
 MARKS = {WELL: "✓", UNSEEN: "–", DOUBTFUL: "!", WRONG: "✗"}
 STYLE = """
@@ -32,7 +32,7 @@ def as_json(title: str, findings: Sequence[Finding], readout: Mapping[str, Any] 
         }
         for finding in findings
     ]
-    healthy = all(finding.verdict != WRONG for finding in findings)
+    healthy = is_healthy(findings)
     return {"of": title, "healthy": healthy, "checks": checks, "bias and variance": plain(readout)}
 
 

@@ -5,7 +5,7 @@ Nothing here changes what it was given: whatever trains, trains a copy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod, sqrt
@@ -46,6 +46,11 @@ class Finding:
     def words(self) -> str:
         """All that led to the verdict."""
         return "; ".join(words for verdict, words in self.evidence if verdict == self.verdict)
+
+
+def is_healthy(findings: Iterable[Finding]) -> bool:
+    """Whether nothing was found to be wrong; doubts are no illness."""
+    return all(finding.verdict != WRONG for finding in findings)
 
 
 class Notes:
