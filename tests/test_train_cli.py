@@ -319,7 +319,9 @@ def test_it_runs_beside_the_main_thread(digits, tmp_path):
 def test_the_net_that_comes_trained_goes_on_from_there():
     rng = np.random.default_rng(0)
     learned = Pictures(rng.integers(0, 255, (6, 32, 32, 3), np.uint8), np.arange(6) % 2, ("a", "b"), "six")
-    net = Recipe(net="tiny", first_weights="trained", head="last").first_net(learned)
+    recipe = Recipe(net="tiny", first_weights="trained", head="last")
+    net = recipe.first_net(learned)
+    assert recipe.goes_on and Recipe(net="mine.h5").goes_on and not Recipe(net="tiny").goes_on
     assert np.array_equal(net.params["conv8/w"], zoo.trained("tiny").params["conv8/w"])
     assert net.classes == ("a", "b") and net.params["conv9/w"].shape == (1, 1, 256, 2)
     with pytest.raises(UsageError, match="'vgg16' does not come trained"):
