@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from operator import index
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from minidnn.arrays import no_room
 from minidnn.errors import ShapeError, UnknownLayerError, UsageError, did_you_mean
+from minidnn.layers import Conv, MaxPool, ReLU
 from minidnn.layers.base import Layer, Shape
 
 Handle = str | int  # a layer by its name, or by its number as the summary prints it
@@ -112,6 +113,27 @@ class Graph:
                 continue
             return size
         return None
+
+
+def in_steps(nodes: Sequence[Node], looked_at: Collection[str]) -> list[tuple[Node, ...]]:
+    """The nodes in order, but a convolution, the ReLU behind it and the max-pooling behind that as one step:
+    where nobody else reads what is between, and nobody looks at it.
+    """
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    steps, passed = dict[str, tuple[Node, ...]](), set[str]()
+    for node in nodes:
+        step: tuple[Node, ...] = (node,)
+        for kind in (ReLU, MaxPool) if isinstance(node.layer, Conv) else ():
+            behind = readers.get(step[-1].name, [])
+            if step[-1].name in looked_at or [type(other.layer) for other in behind] != [kind]:
+                break
+            passed.add(step[-1].name)
+            step = (*step, behind[0])
+        steps.setdefault(step[-1].name, step)
+    return [steps[node.name] for node in nodes if node.name not in passed]
 
 
 def listed(layers: Handle | Collection[Handle]) -> Collection[Handle]:

@@ -14,11 +14,13 @@ import numpy as np
 from minidnn.arrays import Array, synchronize
 from minidnn.entrance import check_seeds, check_weights, fitting_image, named_seeds
 from minidnn.errors import StaleResError, UsageError
-from minidnn.graph import Handle, Node, as_asked, listed, noted
-from minidnn.layers import Conv, Layer, ReLU
+from minidnn.graph import Handle, Node, as_asked, in_steps, listed, noted
+from minidnn.kernels import Behind
+from minidnn.layers import Layer, MaxPool
 from minidnn.layers.base import as_handed, reads
 from minidnn.params import Weighted
 from minidnn.res import AGAIN, Res
+from minidnn.window import Window
 
 Rules = Mapping[type[Layer] | str, Callable[..., Any]]  # for a kind of layer, or for one by name
 
@@ -100,14 +102,15 @@ class Net(Weighted):
         nodes = self._missing(res, targets, mode)
         x_kept, aux_kept = self._to_keep(kept.union(targets), mode)
         res.shown = set(self.names) if "all" in kept else kept.union(targets)
-        for i, node in enumerate(nodes):
-            if res[node.name].x is not None:  # a ReLU that its convolution has done on the way
-                continue
-            self._forward(res, node, mode, rng, self._relu_of(node, nodes[i + 1 :], x_kept))
-            if node.name not in aux_kept:
-                res[node.name].drop_aux()
-            for name in {node.name, *node.inputs} - x_kept:
-                if not any(name in later.inputs for later in nodes[i + 1 :]):
+        steps = in_steps(nodes, x_kept)
+        last_to_read = {name: step for step in steps for node in step for name in node.inputs}
+        for step in steps:
+            self._forward(res, step, mode, rng)
+            for node in step:
+                if node.name not in aux_kept:
+                    res[node.name].drop_aux()
+            for name in {step[-1].name, *step[0].inputs} - x_kept:
+                if last_to_read.get(name, step) is step:
                     res[name].drop_x()
         return as_asked(layer, {name: res[name].x for name in targets})
 
@@ -143,60 +146,74 @@ class Net(Weighted):
             slot.dzdw = {}
         for name, seed in by_name.items():
             res[name].dzdx = seed.astype(res[self.input].x.dtype, copy=False)
-        for node in reversed(self.nodes):
-            if node.name in on_the_way:
-                self._backward(res, node, rules, wanted, params, accumulate)
-                if node.name not in res.shown:
-                    res[node.name].dzdx = None
+        looked_at = set(self.names) if params or rules else res.shown.union(goals, by_name)
+        nodes = [node for node in self.nodes if node.name in on_the_way]
+        for step in reversed(in_steps(nodes, looked_at)):
+            self._backward(res, step, rules, wanted, params, accumulate)
+            if step[-1].name not in res.shown:
+                res[step[-1].name].dzdx = None
         if to is None:
             return None
         return as_asked(to, {name: res[name].dzdx for name in goals})
 
-    # One layer each way.
+    # One step each way: one layer, or a convolution and what it does on the way.
 
-    def _forward(
-        self, res: Res, node: Node, mode: str, rng: np.random.Generator | None, relu: Node | None
-    ) -> None:
-        """Run one layer; with a ReLU given, it and that, and then what is between is not kept."""
-        slot, began = res[node.name], perf_counter()
-        lent = {"mem": res.mem, "how": self.prepared[node.name], "mode": mode, "rng": rng}
+    def _forward(self, res: Res, step: tuple[Node, ...], mode: str, rng: np.random.Generator | None) -> None:
+        (node, *after), began = step, perf_counter()
+        behind = Behind(_window(after)) if after else None
+        lent = {"mem": res.mem, "how": self.prepared[node.name], "mode": mode, "rng": rng, "behind": behind}
         with noted(node):
-            y, slot.aux = node.layer.forward(*(res[name].x for name in node.inputs), relu=bool(relu), **lent)
+            y, aux = node.layer.forward(*(res[name].x for name in node.inputs), **lent)
         if res.sync:
             synchronize(y)
-        slot.mode, slot.aux_dropped, slot.seconds = mode, False, perf_counter() - began
-        if relu is None:
-            slot.x = y
-        else:
-            res[relu.name].x, res[relu.name].mode, slot.dropped_shape = y, mode, y.shape
+        known = (aux,) if behind is None else (aux, behind.bits, behind.switches)
+        for each, remembered in zip(step, known, strict=False):
+            slot = res[each.name]
+            slot.aux, slot.mode, slot.aux_dropped, slot.seconds = remembered, mode, False, 0.0
+            if each is not step[-1]:
+                slot.dropped_shape = node.layer.out_shape(res.filled(node.inputs[0]).x.shape)
+        res[step[-1].name].x, res[node.name].seconds = y, perf_counter() - began
 
     def _backward(
         self,
         res: Res,
-        node: Node,
+        step: tuple[Node, ...],
         rules: Mapping[Any, Callable],
         wanted: set[str],
         params: bool,
         accumulate: bool,
     ) -> None:
-        slot, began, layer = res[node.name], perf_counter(), node.layer
+        (node, *after), began = step, perf_counter()
+        slot, layer, dzdy = res[node.name], node.layer, res[step[-1].name].dzdx
         rule, dzdw = rules.get(node.name, rules.get(type(layer))), {}
+        behind = self._behind(res, after)
         with noted(node):
             if params and layer.params:
-                dzdw = layer.backward_params(slot.dzdx, **self._state(res, node, layer.backward_params))
+                dzdw = layer.backward_params(dzdy, **self._state(res, node, layer.backward_params))
                 slot.dzdw = {name: slot.dzdw[name] + d if slot.dzdw else d for name, d in dzdw.items()}
             if not wanted.isdisjoint(node.inputs):
                 if rule is None:
-                    dzdx = layer.backward(slot.dzdx, dzdw=dzdw, **self._state(res, node, layer.backward))
+                    state = self._state(res, node, layer.backward)
+                    dzdx = layer.backward(dzdy, dzdw=dzdw, behind=behind, **state)
                 else:
-                    dzdx = rule(layer, slot.dzdx, **self._state(res, node, rule))
+                    dzdx = rule(layer, dzdy, **self._state(res, node, rule))
                 for name, part in zip(node.inputs, dzdx if isinstance(dzdx, tuple) else (dzdx,), strict=True):
                     if name in wanted:
                         into = res[name]  # what meets here is added out of place: joins hand back views
                         into.dzdx = part if into.dzdx is None else into.dzdx + part
         if res.sync:
-            synchronize(slot.dzdx)
+            synchronize(dzdy)
         slot.backward_seconds = perf_counter() - began
+
+    def _behind(self, res: Res, after: Sequence[Node]) -> Behind | None:
+        """What was done on the way forward by the convolution before these nodes."""
+        if not after:
+            return None
+        known = []
+        for node in reversed(after):
+            with noted(node):
+                known.append(self._state(res, node, node.layer.backward)["aux"])
+        return Behind(_window(after), *reversed(known))
 
     def _state(self, res: Res, node: Node, method: Callable) -> dict[str, Any]:
         """What a backward asks for by its signature, and what is always there."""
@@ -233,13 +250,6 @@ class Net(Weighted):
             res.filled(self.input)
         return nodes[::-1]
 
-    def _relu_of(self, node: Node, to_run: list[Node], x_kept: set[str]) -> Node | None:
-        """The ReLU behind a convolution whose own output nobody else reads or wants to keep."""
-        if not isinstance(node.layer, Conv) or node.name in x_kept:
-            return None
-        readers = [other for other in to_run if node.name in other.inputs]
-        return readers[0] if len(readers) == 1 and type(readers[0].layer) is ReLU else None
-
     def _to_keep(self, kept: set[str], mode: str) -> tuple[set[str], set[str]]:
         """Of which slots x and aux stay after the pass: those named, and those that the way back reads."""
         if "all" in kept:
@@ -252,3 +262,9 @@ class Net(Weighted):
             x_kept.update(node.inputs if "x" in read else (), [node.name] if "y" in read else ())
             aux_kept.update([node.name] if "aux" in read else ())
         return x_kept, aux_kept
+
+
+def _window(after: Sequence[Node]) -> Window | None:
+    """Of the pooling, if there is one behind the ReLU."""
+    layers = [node.layer for node in after]
+    return next((layer.window for layer in layers if isinstance(layer, MaxPool)), None)

@@ -19,8 +19,8 @@ from minidnn.net import Rules
 def guided() -> Rules:
     """Guided backpropagation: a ReLU passes only what is positive both ways (Springenberg et al. 2015)."""
 
-    def relu(layer: Layer, dzdy: Array, *, y: Array, **_: Any) -> Array:
-        return dzdy * (y > 0) * (dzdy > 0)
+    def relu(layer: Layer, dzdy: Array, *, aux: Array, **_: Any) -> Array:
+        return kernels.relu_backward(dzdy * (dzdy > 0), aux)
 
     return {ReLU: relu}
 

@@ -31,6 +31,7 @@ from minidnn.layers import (
     LRNWithin,
     MaxPool,
     MaxUnpool,
+    ReLU,
     Upsample,
 )
 from minidnn.layers.base import reads
@@ -233,6 +234,8 @@ def _back(node: Node, shapes: dict[str, tuple[int, ...]], item: int) -> int:
     own = item * prod(shapes[node.name])
     if "aux" not in reads(type(node.layer).backward):
         return own
+    if isinstance(node.layer, ReLU):
+        return own + -(-prod(shapes[node.name]) // 8)
     if isinstance(node.layer, MaxPool | MaxUnpool):
         switches = shapes[node.name] if isinstance(node.layer, MaxPool) else shapes[node.inputs[0]]
         return own + prod(switches) * (1 if node.layer.window.taps <= 256 else 4)

@@ -72,6 +72,11 @@ class Window:
         """Whether two windows may see the same pixel."""
         return self.stride[0] < self.extent[0] or self.stride[1] < self.extent[1]
 
+    @property
+    def in_pairs(self) -> bool:
+        """Whether windows are 2 x 2 and stand side by side."""
+        return self.kernel == self.stride == (2, 2) and self.dilation == (1, 1)
+
     def out_size(self, h: int, w: int) -> tuple[int, int]:
         """How many windows fit on an image of h by w pixels."""
         top, bottom, left, right = self.pad

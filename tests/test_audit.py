@@ -198,10 +198,10 @@ def test_a_mutant_in_the_engine_is_caught_by_the_whole_net():
     class DropsAFork(Net):
         """Where gradients meet, keeps the last and forgets to add."""
 
-        def _backward(self, res, node, rules, wanted, params, accumulate):
-            for name in node.inputs:
+        def _backward(self, res, step, rules, wanted, params, accumulate):
+            for name in step[0].inputs:
                 res[name].dzdx = None
-            super()._backward(res, node, rules, wanted, params, accumulate)
+            super()._backward(res, step, rules, wanted, params, accumulate)
 
     net = forked()
     found = audit(DropsAFork(net.nodes, input_shape=net.input_shape), photo(net))

@@ -121,5 +121,5 @@ def test_these_checks_can_fail():
     run(says_wrong.replace("```text", "Not what it prints:\n\n```text"), "page.md")
     with pytest.raises(NameError):
         run("```python\nnobody\n```\n", "page.md")
-    assert misquoted("```py\nreturn dzdy * (y > 0)\n```\n") == []
+    assert misquoted("```py\nreturn -self.factor * dzdy\n```\n") == []
     assert misquoted("\n```py\nreturn dzdy * (y >= 0)\n```\n") == [2]

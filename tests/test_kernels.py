@@ -12,7 +12,7 @@ from minidnn import layers as L
 from minidnn import zoo
 from minidnn.errors import UnknownLayerError, UsageError
 from minidnn.gradcheck import audit, check_direction
-from minidnn.kernels import Kernel
+from minidnn.kernels import Behind, Kernel
 from minidnn.kernels.cpu import chunked, tiling, winograd
 from minidnn.kernels.cpu.threads import CREW, Crew
 from minidnn.kernels.memory import Arena
@@ -34,6 +34,17 @@ SIZES = {
     "a prime of outputs": ((1, 20, 20, 16), 67, (1, 1, 1, 1)),
 }
 fast = pytest.mark.parametrize("name", FAST)
+
+
+@pytest.fixture
+def cut_anew(monkeypatch):
+    """Convolutions are cut into tiles once; a test that changes how wants it done again."""
+    tiling.tiling.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    tiling.tiling.cache_clear()
+
+
 sizes = pytest.mark.parametrize(("shape", "k", "pad"), SIZES.values(), ids=SIZES.keys())
 
 
@@ -97,8 +108,8 @@ def test_chunked_is_the_plain_convolution_for_every_window(window, groups, c, wi
 
 @fast
 @pytest.mark.parametrize("at_once", [1, 3_000])
-def test_filters_get_the_same_gradient_however_many_images_are_taken_together(name, at_once, monkeypatch):
-    monkeypatch.setattr(tiling, "AT_ONCE", at_once)
+def test_filters_get_the_same_gradient_however_many_images_are_taken_together(name, at_once, cut_anew):
+    cut_anew.setattr(tiling, "AT_ONCE", at_once)
     layer, x = layer_for((7, 5, 6, 4), 20, (1, 0, 2, 1))
     dzdy = np.random.default_rng(1).standard_normal(layer.out_shape(x.shape))
     found = layer.backward_params(dzdy, x=x, how=Kernel(name), mem=Arena())["w"]
@@ -108,23 +119,23 @@ def test_filters_get_the_same_gradient_however_many_images_are_taken_together(na
 
 @fast
 @pytest.mark.parametrize("in_cache", [1, 9_000, 40_000])
-def test_many_small_images_give_the_same_however_many_a_task_takes(name, in_cache, monkeypatch):
-    monkeypatch.setattr(tiling, "IN_CACHE", in_cache)
-    monkeypatch.setattr(tiling, "ENOUGH", 1)
+def test_many_small_images_give_the_same_however_many_a_task_takes(name, in_cache, cut_anew):
+    cut_anew.setattr(tiling, "IN_CACHE", in_cache)
+    cut_anew.setattr(tiling, "ENOUGH", 1)
     layer, x = layer_for((19, 5, 6, 4), 20, (1, 0, 2, 1))
     dzdy = np.random.default_rng(1).standard_normal(layer.out_shape(x.shape))
     how, plain = Kernel(name), layer.forward(x)[0]
     assert near(layer.forward(x, how=how)[0], plain, 1e-13)
-    assert near(layer.forward(x, how=how, relu=True)[0], np.maximum(plain, 0), 1e-13)
+    assert near(layer.forward(x, how=how, behind=Behind())[0], np.maximum(plain, 0), 1e-13)
     expected = layer.backward(dzdy, x_shape=x.shape)
     assert near(layer.backward(dzdy, x_shape=x.shape, how=how), expected, 1e-13)
 
 
 def test_every_tile_is_in_one_block():
     for n, size, c, k in [(1, (9, 300), 3, 5), (130, (8, 7), 128, 130), (6, (70, 33), 64, 64)]:
-        cut = tiling.Tiling(size, c, k, Window.of(3, pad=1), 4)
-        for blocks in (cut.blocks(n), cut.parts(n, 2)):
-            times = np.zeros((n, cut.rows, cut.columns), int)
+        cut = tiling.Tiling(size, c, k, k, Window.of(3, pad=1), winograd.F4)
+        for blocks in (cut.blocks(n), cut.parts(n), cut.whole(n)):
+            times = np.zeros((n, cut.rows, cut.columns, 1), int)
             shapes = []
             for block in blocks:
                 times[block.which] += 1

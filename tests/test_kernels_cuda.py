@@ -67,7 +67,7 @@ def signature(function):
 @pytest.mark.parametrize("module", TWINS, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_the_names_and_signatures_are_those_for_numpy(module):
     twins = [importlib.import_module(name) for name in TWINS[module].split()]
-    kinds = {shifted.shifts, shifted.placed, shifted.cropped, shifted.fits}
+    kinds = {shifted.shifts, shifted.placed, shifted.cropped, shifted.fits, pointwise.positive}
     own = {
         name: f
         for name, f in vars(module).items()
@@ -92,7 +92,7 @@ def test_shifted_products_are_the_convolution_and_its_gradients(window, device):
     dzdy = numbers(*y.shape, seed=3)
     x_, w_, b_, dzdy_ = (to_device(a, device) for a in (x, w, b, dzdy))
     assert np.allclose(to_host(shifted.conv(x_, w_, b_, window, 1, None)), y)
-    found = to_host(shifted.conv(x_, w_, None, window, 1, None, relu=True))
+    found = to_host(shifted.conv(x_, w_, None, window, 1, None, kernels.Behind()))
     assert np.allclose(found, np.maximum(y - b, 0))
     found = to_host(shifted.conv_backward(dzdy_, w_, window, x.shape, 1, None))
     assert np.allclose(found, plain_conv_backward(dzdy, w, window, x_shape=x.shape))
@@ -173,7 +173,9 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         a, b, c = (numbers(3, seed=seed, dtype=dtype) for seed in (2, 3, 4))
         near = {"rtol": 1e-5 if dtype == "float32" else 1e-13}
         y[0, 2] = 0  # where the gradient is taken as 0
-        assert np.array_equal(pointwise.relu_backward(x, y, None), x * (y > 0))
+        bits = pointwise.positive(y, None)
+        assert np.array_equal(bits, np.packbits(y > 0))
+        assert np.array_equal(pointwise.relu_backward(x, bits, None), x * (y > 0))
         assert np.allclose(pointwise.scaled(x, a, b, None), x * a + b, **near)
         assert np.allclose(pointwise.blended(x, a, y, b, c, None), x * a + y * b + c, **near)
 
@@ -216,9 +218,11 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         shapes = (1, 6, 7, 9), (3, 3, 9, 5), (5,)
         x, w, b = (numbers(*shape, seed=seed, dtype="float32") for seed, shape in enumerate(shapes))
         there = [to_device(a, "cuda") for a in (x, w, b)]
-        y = kernels.conv(*there, window, relu=True, how=kernels.Kernel("shifted"))
+        y = kernels.conv(*there, window, behind=kernels.Behind(), how=kernels.Kernel("shifted"))
         assert np.allclose(to_host(y), np.maximum(plain_conv(x, w, b, window), 0), atol=1e-4)
-        assert card.launched == ["place", "crop"] and len(card.products) == 8, "the first is CuPy's"
+        assert card.launched == ["place", "crop", "positive"] and len(card.products) == 8, (
+            "the first is CuPy's"
+        )
 
     @pytest.mark.parametrize(("name", "compute"), [("tf32", 77), ("bfloat16", 75), ("float16", 74)])
     def test_factors_are_rounded_where_a_kernel_asks_for_it_and_there_both_ways(name, compute, card):

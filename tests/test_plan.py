@@ -108,7 +108,7 @@ def test_a_forecast_needs_no_weights_and_says_its_parts():
     told = forecast(net, (1, 224, 224, 3), "conv5_3", pictures=5)
     assert told.weights == 0 and told.pictures == 5 * 4 * 224 * 224 * 3
     assert told.prepared > 400e6 and told.total == sum(told)
-    assert str(told).startswith("6") and "470 MB prepared" in str(told)
+    assert str(told).startswith("5") and "471 MB prepared" in str(told)
     assert forecast(net, (1, 224, 224, 3), "conv5_3", keep="all").x > 1.2 * told.x
     assert (
         forecast(net.astype("float64"), (1, 224, 224, 3), "conv2_2").x
@@ -143,18 +143,18 @@ def test_with_room_enough_nothing_changes():
     net = zoo.get("vgg16", seed=None)
     plan = choose(net, SHAPE, LAYER, "3GB")
     assert plan.net is net and plan.tile is None
-    assert str(plan).startswith("the whole picture at once: about 2.") and str(plan).endswith("of 3.00 GB")
+    assert str(plan).startswith("the whole picture at once: about 1.0") and str(plan).endswith("of 3.00 GB")
     assert choose(net, SHAPE, LAYER, None).tile is None
 
 
 def test_with_less_the_work_grows_and_the_memory_does_not_pass_the_bound():
     net, before = zoo.get("vgg16", seed=None), None
-    for limit in ("1.8GB", "1GB", "700MB", "500MB"):
+    for limit in ("900MB", "700MB", "500MB"):
         plan = choose(net, SHAPE, LAYER, limit, pictures=3)
         assert plan.tile is not None and plan.expected.total < bytes_of(limit)
         assert before is None or plan.work > before
         before = plan.work
-        assert "tiles of" in str(plan) and "where the whole takes 2." in str(plan)
+        assert "tiles of" in str(plan) and "where the whole takes 1." in str(plan)
     assert "by winograd2 for its smaller filters" in str(choose(net, SHAPE, LAYER, "450MB"))
 
 
@@ -244,7 +244,7 @@ def test_a_net_of_every_layer_can_be_priced():
 def test_joins_and_forks_are_priced():
     net = Net([Node("a", L.ReLU(), ("data",)), Node("b", L.Add(), ("a", "data"))])
     told, image = forecast(net, (1, 50, 60, 3), "b"), 4 * 50 * 60 * 3
-    assert told.x == 3 * image and told.dzdx >= 2 * image
+    assert told.x == 2 * image and told.dzdx >= 2 * image and told.aux == image // 4 // 8
 
 
 def test_a_dream_from_the_command_line_keeps_its_bound(capsys, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -111,15 +112,24 @@ def test_threads_can_be_changed_while_others_work():
     assert errors == [] and len(done) == 3 * 50 * 10
 
 
-def test_an_old_pool_ends():
-    crew = Crew(3)
+def test_helpers_who_are_too_many_end():
+    before, crew = set(threading.enumerate()), Crew(3)
     crew.run([lambda: time.sleep(0.001)] * 12)
-    pool = list(crew._pool._threads)
-    assert pool
+    helpers = set(threading.enumerate()) - before
+    assert len(helpers) == 2
     crew.resize(1)
-    for thread in pool:
+    for thread in helpers:
         thread.join(timeout=20)
-    assert not any(thread.is_alive() for thread in pool)
+    assert not any(thread.is_alive() for thread in helpers)
+    crew.run([lambda: None] * 12)
+    assert set(threading.enumerate()) <= before
+
+
+def test_nobody_holds_on_to_what_a_job_was_about():
+    crew, thing = Crew(3), np.zeros(9)
+    held = sys.getrefcount(thing)
+    crew.run([partial(np.sum, thing)] * 9)
+    assert sys.getrefcount(thing) == held
 
 
 def test_an_error_in_a_helper_is_raised_in_the_caller():

@@ -3,6 +3,7 @@
 These are the teachers. A faster sibling is checked against them before it is timed.
 """
 
+from minidnn.kernels.behind import Behind
 from minidnn.kernels.channels import blended, moments, scaled, sums
 from minidnn.kernels.choice import How, Kernel, Kernels
 from minidnn.kernels.conv import conv, conv_backward, conv_backward_w
@@ -13,6 +14,7 @@ from minidnn.kernels.pool import avg_pool, avg_pool_backward, max_pool, pool_by_
 from minidnn.kernels.product import product
 
 __all__ = [
+    "Behind",
     "How",
     "Kernel",
     "Kernels",

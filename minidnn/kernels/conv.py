@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidnn.arrays import Array, xp_of
-from minidnn.kernels import im2col, pointwise
+from minidnn.kernels import im2col
+from minidnn.kernels.behind import Behind, Given
 from minidnn.kernels.choice import How
 from minidnn.kernels.cpu import chunked, winograd
 from minidnn.kernels.cuda import shifted
@@ -20,22 +21,23 @@ def conv(
     window: Window,
     *,
     groups: int = 1,
-    relu: bool = False,
     how: How = None,
     mem: Mem = None,
+    behind: Behind | None = None,
 ) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K); with `relu` max(y, 0), which is cheapest while y is in the cache."""
+    """(N, H, W, C) → (N, oh, ow, K), and on through what is behind: cheapest while the cache has it."""
     name = _name(x, x.shape, w, window, groups, how)
     if name == "chunked":
-        return chunked.conv(x, w, b, window, groups, mem, relu=relu)
+        return chunked.conv(x, w, b, window, groups, mem, behind)
+    if how is not None and name in winograd.TRANSFORMS:
+        transform = winograd.TRANSFORMS[name]
+        u = how.prepared(f"{name} forward", lambda: winograd.prepared(w, transform))
+        return winograd.conv(x, u, b, window, transform, mem, behind)
     if how is not None and name == "shifted":
-        return shifted.conv(x, w, b, window, groups, mem, relu=relu, factors=how.factors)
-    if how is None or name == "im2col":
-        y = im2col.conv(x, w, b, window, groups=groups, mem=mem)
-        return pointwise.relu(y, mem) if relu else y
-    transform = winograd.TRANSFORMS[name]
-    u = how.prepared(f"{name} forward", lambda: winograd.prepared(w, transform))
-    return winograd.conv(x, u, b, window, transform, mem, relu=relu)
+        return shifted.conv(x, w, b, window, groups, mem, behind, how.factors)
+    if behind is None:
+        return im2col.conv(x, w, b, window, groups=groups, mem=mem)
+    return behind.forward(im2col.conv(x, w, b, window, groups=groups, mem=mem), mem)
 
 
 def conv_backward(
@@ -47,18 +49,24 @@ def conv_backward(
     groups: int = 1,
     how: How = None,
     mem: Mem = None,
+    behind: Behind | None = None,
 ) -> Array:
-    """(N, oh, ow, K) → (N, H, W, C)."""
+    """(N, oh, ow, K), or what is like what comes of it behind, → (N, H, W, C)."""
     name = _name(dzdy, x_shape, w, window, groups, how)
+    y_shape = (x_shape[0], *window.out_size(*x_shape[1:3]), w.shape[3])
     if name == "chunked":
-        return chunked.conv_backward(dzdy, w, window, x_shape, groups, mem)
+        return chunked.conv_backward(
+            Given.through(dzdy, y_shape, behind, mem), w, window, x_shape, groups, mem
+        )
+    if how is not None and name in winograd.TRANSFORMS:
+        transform = winograd.TRANSFORMS[name]
+        u = how.prepared(f"{name} backward", lambda: winograd.prepared_backward(w, transform))
+        return winograd.conv_backward(Given.through(dzdy, y_shape, behind, mem), u, window, transform, mem)
+    if behind is not None:
+        dzdy = behind.backward(dzdy, y_shape, mem)
     if how is not None and name == "shifted":
         return shifted.conv_backward(dzdy, w, window, x_shape, groups, mem, how.factors)
-    if how is None or name == "im2col":
-        return im2col.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, mem=mem)
-    transform = winograd.TRANSFORMS[name]
-    u = how.prepared(f"{name} backward", lambda: winograd.prepared_backward(w, transform))
-    return winograd.conv_backward(dzdy, u, window, transform, mem)
+    return im2col.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, mem=mem)
 
 
 def conv_backward_w(

@@ -23,6 +23,7 @@ class Arena:
     """
 
     def __init__(self) -> None:
+        self.kept = dict[Any, Any]()  # desks of workers
         self._blocks: list[_Block] = []
         self._lock = Lock()
         self._run = 0
@@ -47,7 +48,8 @@ class Arena:
     @property
     def nbytes(self) -> int:
         """What lies ready, lent to nobody."""
-        return sum(block.nbytes for block in self._blocks if block.is_free)
+        kept = sum(desks.nbytes for desks in self.kept.values())
+        return kept + sum(block.nbytes for block in self._blocks if block.is_free)
 
     def _best(self, need: int) -> _Block:
         """The smallest free block that is large enough but not far too large, or a new one."""

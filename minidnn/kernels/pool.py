@@ -35,6 +35,9 @@ def max_pool(x: Array, window: Window, mem: Mem = None) -> tuple[Array, Array]:
 
 
 def _take_largest(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    if window.in_pairs:
+        larger_of_pairs(ground, y, switches)
+        return
     xp = xp_of(ground)
     switches.fill(0)
     for tap, ys, xs in window.each_tap(*y.shape[1:3]):
@@ -47,6 +50,34 @@ def _take_largest(window: Window, ground: Array, y: Array, switches: Array) -> N
         xp.maximum(y, pixel, out=y)
 
 
+def larger_of_pairs(ground: Array, y: Array, switches: Array) -> None:
+    """Windows of 2 x 2 side by side: the larger of each pair in a row, then of the rows, which are long.
+
+    NumPy goes from pixel to pixel slowly, and along a row fast; so little is left to do pixel by pixel.
+    """
+    xp, (n, oh, ow, c) = xp_of(ground), y.shape
+    pairs = ground[:, : 2 * oh, : 2 * ow].reshape(n, 2 * oh, ow, 2, c)
+    left, right = pairs[:, :, :, 0], pairs[:, :, :, 1]
+    wide, is_right = xp.maximum(left, right), right > left
+    upper, lower = wide[:, 0::2], wide[:, 1::2]
+    xp.maximum(upper, lower, out=y)
+    taps = is_right.view("uint8")
+    below = taps[:, 1::2] | 2
+    below *= lower > upper
+    xp.maximum(taps[:, 0::2], below, out=switches)
+
+
+def both_of_pairs(y: Array, switches: Array, ground: Array) -> None:
+    """Every value to the pixel of its 2 x 2 that the switch names, the other three are 0: rows first."""
+    xp, (n, oh, ow, c) = xp_of(y), y.shape
+    rows = xp.empty((n, oh, 2, ow, c), y.dtype)
+    xp.multiply(y, switches > 1, out=rows[:, :, 1])
+    xp.subtract(y, rows[:, :, 1], out=rows[:, :, 0])
+    pairs = ground[:, : 2 * oh, : 2 * ow].reshape(n, oh, 2, ow, 2, c)
+    xp.multiply(rows, (switches & 1)[:, :, None], out=pairs[:, :, :, :, 1])
+    xp.subtract(rows, pairs[:, :, :, :, 1], out=pairs[:, :, :, :, 0])
+
+
 def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, mem: Mem = None) -> Array:
     """Every value goes back to the pixel its switch names, and what meets there adds up."""
     xp_of(y, switches)
@@ -55,7 +86,8 @@ def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, 
     n, h, w, c = x_shape
     top, _, left, _ = window.pad
     ground = fresh((n, *window.padded_size(h, w), c), y, mem)
-    ground.fill(0)
+    if not window.in_pairs or ground.shape[1:3] != (2 * y.shape[1], 2 * y.shape[2]):
+        ground.fill(0)
     if window.overlaps:
         for tap, ys, xs in window.each_tap(*y.shape[1:3]):
             ground[:, ys, xs] += y * (switches == tap)
@@ -65,6 +97,9 @@ def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, 
 
 
 def _put_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    if window.in_pairs:
+        both_of_pairs(y, switches, ground)
+        return
     for tap, ys, xs in window.each_tap(*y.shape[1:3]):
         xp_of(y).multiply(y, switches == tap, out=ground[:, ys, xs])
 

@@ -16,16 +16,16 @@ from minidnn.layers.base import PARAM, Grads, Layer, Shape, per_channel
 class ReLU(Layer):
     """y = max(x, 0). At x = 0 the gradient is taken as 0, as Caffe, MatConvNet and PyTorch do.
 
-        dzdx = dzdy where y > 0, else 0
+        dzdx = dzdy where x > 0, else 0
 
-    y > 0 just where x > 0, so the way back reads the output, and the input may be forgotten.
+    One bit for each number is all that the way back needs: x and y may be forgotten.
     """
 
-    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, None]:
-        return kernels.relu(x, mem), None
+    def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, Array]:
+        return kernels.relu(x, mem)
 
-    def backward(self, dzdy: Array, *, y: Array, mem: Mem = None, **_: Any) -> Array:
-        return kernels.relu_backward(dzdy, y, mem)
+    def backward(self, dzdy: Array, *, aux: Array, mem: Mem = None, **_: Any) -> Array:
+        return kernels.relu_backward(dzdy, aux, mem)
 
     def pieces(self, *, y: Array, **_: Any) -> Array:
         return y > 0

@@ -12,6 +12,7 @@ import numpy as np
 from minidnn import kernels
 from minidnn.arrays import Array
 from minidnn.errors import ShapeError, UsageError
+from minidnn.kernels.behind import Behind
 from minidnn.kernels.choice import How
 from minidnn.kernels.memory import Mem
 from minidnn.layers.base import PARAM, Grads, Layer, Rng, Shape, check_channels, drawn, per_channel
@@ -84,16 +85,28 @@ class Conv(Bank):
         return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
     def forward(
-        self, x: Array, *, relu: bool = False, how: How = None, mem: Mem = None, **_: Any
+        self, x: Array, *, how: How = None, mem: Mem = None, behind: Behind | None = None, **_: Any
     ) -> tuple[Array, None]:
-        """With `relu`, what the ReLU behind it would say, where nobody wants to see what is between."""
+        """With `behind`, what comes out behind that, where nobody wants to see what is between."""
         self.out_shape(x.shape)
         w, b, window, groups = self.w, self.b, self.window, self.groups
-        return kernels.conv(x, w, b, window, groups=groups, relu=relu, how=how, mem=mem), None
+        return kernels.conv(x, w, b, window, groups=groups, how=how, mem=mem, behind=behind), None
 
-    def backward(self, dzdy: Array, *, x_shape: Shape, how: How = None, mem: Mem = None, **_: Any) -> Array:
+    def backward(
+        self,
+        dzdy: Array,
+        *,
+        x_shape: Shape,
+        how: How = None,
+        mem: Mem = None,
+        behind: Behind | None = None,
+        **_: Any,
+    ) -> Array:
+        """With `behind`, dzdy is by what comes out behind that."""
         w, window, groups = self.w, self.window, self.groups
-        return kernels.conv_backward(dzdy, w, window, x_shape=x_shape, groups=groups, how=how, mem=mem)
+        return kernels.conv_backward(
+            dzdy, w, window, x_shape=x_shape, groups=groups, how=how, mem=mem, behind=behind
+        )
 
     def backward_params(self, dzdy: Array, *, x: Array, how: How = None, mem: Mem = None, **_: Any) -> Grads:
         window, groups = self.window, self.groups

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minidnn import layers as L
 from minidnn.arrays import device_of
@@ -86,7 +86,30 @@ def is_on_card(net: Net) -> bool:
     return any(device_of(array) != "cpu" for array in net.params.values() if not is_placeholder(array))
 
 
-def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: bool, item: int) -> Price:
+def at_once(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+    """As `prices.at_once`: a shifted convolution rectifies its outputs as it crops them."""
+    conv, relu, *pool = layers
+    shape = conv.out_shape(x_shape)
+    found = forward(conv, how, [x_shape], prod(shape), item)
+    if not _is_shifted(conv, how, x_shape):  # both outputs, and the gap that rows leave between them
+        found = found._replace(lent=(found.result, *found.lent), is_first=False)
+    after = [forward(each, how, [shape], prod(each.out_shape(shape)), item) for each in pool]
+    return [found, Price(aux=forward(relu, how, [shape], prod(shape), item).aux), *after]
+
+
+def at_once_back(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+    """As `prices.at_once_back`."""
+    conv, relu, *pool = layers
+    shape = conv.out_shape(x_shape)
+    before = [backward(each, how, [shape], prod(each.out_shape(shape)), item) for each in pool]
+    return [
+        *before,
+        backward(relu, how, [shape], prod(shape), item),
+        backward(conv, how, [x_shape], prod(shape), item),
+    ]
+
+
+def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: int) -> Price:
     """As `prices.forward`, where the two differ."""
     x_shape = x_shapes[0]
     if isinstance(layer, L.Conv) and _is_shifted(layer, how, x_shape):
@@ -95,10 +118,10 @@ def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: 
         is_cropped = item * y != wide
         return Price(item * y, lent=(ground,) * is_padded + (wide,) * is_cropped)
     if isinstance(layer, L.Conv):
-        return _plain(layer, x_shape, relu, item)
+        return _plain(layer, x_shape, item)
     if isinstance(layer, L.MaxPool):
         return Price(item * y, aux=y * (1 if layer.window.taps <= 256 else 4))
-    return prices.forward(layer, how, x_shapes, y, relu, item)
+    return prices.forward(layer, how, x_shapes, y, item)
 
 
 def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: int) -> Price:
@@ -113,15 +136,17 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
         return Price(item * prod(x_shape), True, (rows, shares), is_first=True)
     if isinstance(layer, L.MaxPool):
         return Price(item * prod(x_shape))
+    if isinstance(layer, L.LRN):
+        return Price(item * prod(x_shape), lent=(item * prod(x_shape),) * 5)  # one by one: they leave gaps
     return prices.backward(layer, how, x_shapes, y, item)
 
 
-def _plain(layer: L.Conv, x_shape: Shape, relu: bool, item: int) -> Price:
+def _plain(layer: L.Conv, x_shape: Shape, item: int) -> Price:
     """Of the padded images and the product only one is there at a time."""
     rows, part = _rows(layer, x_shape, item)
     y = item * prod(layer.out_shape(x_shape))
     beside = max(prices._ground(layer.window, x_shape, item), part)
-    return Price(y, True, (y, rows, beside)) if relu else Price(y, True, (rows, beside), is_first=True)
+    return Price(y, True, (rows, beside), is_first=True)
 
 
 def _rows(layer: L.Conv, x_shape: Shape, item: int) -> tuple[int, int]:

@@ -6,15 +6,17 @@ thing beside them says when the two have drifted apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from minidnn import layers as L
+from minidnn.kernels.behind import is_halved
 from minidnn.kernels.choice import Kernel
 from minidnn.kernels.cpu import chunked, winograd
+from minidnn.kernels.cpu.desk import Middle, needs
 from minidnn.kernels.cpu.threads import CREW
-from minidnn.kernels.cpu.tiling import Tiling
 from minidnn.kernels.im2col import ROWS_AT_ONCE
 from minidnn.layers.base import Layer, Shape
 from minidnn.tiles.geometry import Cut
@@ -26,7 +28,7 @@ HANDS_BACK = L.Concat | L.Add | L.Dropout | L.Flatten | L.PadChannels  # or part
 
 class Price(NamedTuple):
     """Bytes: of the result, of scratch beside it, of what is remembered. `lent` is by the run's memory, which
-    keeps the block; `fresh` is by the system, which takes it back.
+    keeps the block; `fresh` is by the system, which takes it back; on a desk there is room for the largest.
     """
 
     result: int = 0
@@ -36,20 +38,49 @@ class Price(NamedTuple):
     aux: int = 0
     prepared: int = 0  # filters made for this, once
     is_first: bool = False  # the result is there before any scratch
+    desk: Mapping[str, int] = MappingProxyType({})  # of each worker
 
 
-def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, relu: bool, item: int) -> Price:
-    """For inputs of these shapes and an output of y numbers; with `relu`, that behind it is done as well."""
+def at_once(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+    """Of a convolution, and of each layer that it does on the way from what came of the one before."""
+    conv, relu, *pool = layers
+    shape = conv.out_shape(x_shape)
+    y, found = prod(shape), forward(conv, how, [x_shape], prod(shape), item)
+    rectified = forward(relu, how, [shape], y, item)
+    pooled = [forward(each, how, [shape], prod(each.out_shape(shape)), item) for each in pool]
+    if not _by_rows(conv, how, x_shape):
+        return [found, rectified, *pooled]
+    is_winograd = _name(conv, how, x_shape) in winograd.TRANSFORMS
+    if pool and is_winograd and is_halved(shape, pool[0].window):
+        found, pooled = found._replace(result=pooled[0].result), [Price(aux=pooled[0].aux)]
+    return [found, Price(aux=rectified.aux), *pooled]
+
+
+def at_once_back(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+    """The way back through them, the last first."""
+    conv, relu, *pool = layers
+    shape = conv.out_shape(x_shape)
+    y, found = prod(shape), backward(conv, how, [x_shape], prod(conv.out_shape(x_shape)), item)
+    if _by_rows(conv, how, x_shape) and all(is_halved(shape, each.window) for each in pool):
+        return [found]
+    before = [backward(each, how, [shape], prod(each.out_shape(shape)), item) for each in pool]
+    return [*before, backward(relu, how, [shape], y, item), found]
+
+
+def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: int) -> Price:
+    """For inputs of these shapes and an output of y numbers."""
     x_shape = x_shapes[0]
     if isinstance(layer, L.Conv):
-        return _conv(layer, how, x_shape, relu, item)
+        return _conv(layer, how, x_shape, item)
     if isinstance(layer, L.ConvTranspose):
         plain = L.Conv(layer.w, None, layer.window, layer.groups)
         priced = _plain_back(plain, layer.out_shape(x_shape), item)
         return Price(item * y, False, (priced.result, *priced.lent), priced.fresh)
     if isinstance(layer, HANDS_ON):
         return Price()
-    if isinstance(layer, L.ReLU | L.BatchNorm):
+    if isinstance(layer, L.ReLU):
+        return Price(item * y, True, aux=-(-y // 8))
+    if isinstance(layer, L.BatchNorm):
         return Price(item * y, True)
     if isinstance(layer, L.MaxPool):
         switches = y * (1 if layer.window.taps <= 256 else 4)
@@ -70,7 +101,7 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
         return _conv_back(layer, how, x_shape, item)
     if isinstance(layer, L.ConvTranspose):
         plain = L.Conv(layer.w, None, layer.window, layer.groups)
-        return _plain(plain, layer.out_shape(x_shape), False, item)
+        return _plain(plain, layer.out_shape(x_shape), item)
     if isinstance(layer, HANDS_BACK):
         return Price()
     if isinstance(layer, L.ReLU | L.BatchNorm):
@@ -87,23 +118,31 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
     return Price(x, fresh=x)
 
 
-def _conv(layer: L.Conv, how: Kernel, x_shape: Shape, relu: bool, item: int) -> Price:
-    name, k = how.algorithm(x_shape, layer.w, layer.window, layer.groups), layer.out_channels
+def _name(layer: L.Conv, how: Kernel, x_shape: Shape) -> str:
+    return how.algorithm(x_shape, layer.w, layer.window, layer.groups)
+
+
+def _by_rows(layer: L.Conv, how: Kernel, x_shape: Shape) -> bool:
+    """Whether what is behind is done while the rows are in the cache."""
+    is_cut = layer.groups == 1 and layer.out_channels % 8 == 0
+    return is_cut and _name(layer, how, x_shape) in ("chunked", *winograd.TRANSFORMS)
+
+
+def _conv(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
+    name, k = _name(layer, how, x_shape), layer.out_channels
     if name in winograd.TRANSFORMS:
         return _winograd(name, x_shape, layer.window, k, item)
     if name == "im2col":
-        return _plain(layer, x_shape, relu, item)
+        return _plain(layer, x_shape, item)
     ground, y = _ground(layer.window, x_shape, item), item * prod(layer.out_shape(x_shape))
     planes = (ground or item * prod(x_shape),) if x_shape[3] // layer.groups < chunked.FEW else ()
     return Price(y, True, (*planes, *_chunks(layer, x_shape, item)), ground)
 
 
 def _conv_back(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
-    name = how.algorithm(x_shape, layer.w, layer.window, layer.groups)
+    name = _name(layer, how, x_shape)
     if name in winograd.TRANSFORMS:
-        top, bottom, left, right = (2 - pad for pad in layer.window.pad)
-        turned = Window.of(3, pad=(top, bottom, left, right))
-        return _winograd(name, layer.out_shape(x_shape), turned, x_shape[3], item)
+        return _winograd(name, layer.out_shape(x_shape), winograd.turned(layer.window), x_shape[3], item)
     if name == "im2col":
         return _plain_back(layer, x_shape, item)
     h, w = layer.window.padded_size(*x_shape[1:3])
@@ -114,27 +153,28 @@ def _conv_back(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
 
 
 def _winograd(name: str, x_shape: Shape, window: Window, k: int, item: int) -> Price:
-    n, c, (oh, ow) = x_shape[0], x_shape[3], window.out_size(*x_shape[1:3])
-    cut = Tiling((x_shape[1], x_shape[2]), c, k, window, len(winograd.TRANSFORMS[name].a))
-    m, p, y = cut.m, cut.p, item * n * oh * ow * k
-    whole = item * n * cut.tiles * m * m * k
+    n, h, w, c = x_shape
+    cut = winograd.tiling((h, w), c, k, winograd.panel_of(k), window, winograd.TRANSFORMS[name])
+    y, prepared, lent = item * n * prod(cut.size) * k, item * cut.p**2 * c * k, list[int]()
     if cut.in_blocks(n):
-        images, tall, wide = next(cut.blocks(n)).shape
-        tiles = item * images * tall * wide
-        pixels = item * images * (tall * m + 2) * (wide * m + 2) * c
-        room = (tiles * p * p * c, tiles * p * p * k, pixels, tiles * m * p * max(c, k)) * CREW.size
+        parts = needs(cut, cut.blocks(n)[0].shape)
     else:
-        some = item * min(n, cut.at_once) * cut.tiles * p * p
-        room = (some * c, some * k)
-    return Price(y, True, room + ((whole,) if whole > y else ()), prepared=item * p * p * c * k)
+        images = min(n, cut.at_once)
+        parts = needs(cut, cut.parts(images)[0].shape)
+        parts[Middle] = {}
+        lent += [item * size for size in needs(cut, (images, cut.rows, cut.columns))[Middle].values()]
+    desk = dict[str, int]()
+    for part in parts.values():
+        desk |= {room: max(item * size, desk.get(room, 0)) for room, size in part.items()}
+    return Price(y, True, tuple(lent), prepared=prepared, desk=desk)
 
 
-def _plain(layer: L.Conv, x_shape: Shape, relu: bool, item: int) -> Price:
+def _plain(layer: L.Conv, x_shape: Shape, item: int) -> Price:
     n, oh, ow, k = layer.out_shape(x_shape)
     at_once, row = _at_once(layer, x_shape), item * oh * ow
     rows, y = row * at_once * layer.window.taps * layer.w.shape[2], row * n * k
     fresh = _ground(layer.window, x_shape, item) + row * at_once * k // layer.groups
-    return Price(y, True, (rows, y) if relu else (rows,), fresh)
+    return Price(y, True, (rows,), fresh)
 
 
 def _plain_back(layer: L.Conv, x_shape: Shape, item: int) -> Price:

@@ -7,15 +7,14 @@ fits best.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import ModuleType
 
-from minidnn.graph import Node
-from minidnn.kernels import Kernel
+from minidnn.graph import Node, in_steps
+from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.memory import SLACK
-from minidnn.layers import Conv, ReLU
 from minidnn.layers.base import Shape, reads
 from minidnn.net import Net
 from minidnn.plan import prices
@@ -49,6 +48,7 @@ class Memory:
     blocks: list[Block] = field(default_factory=list)
     held: Counter[str] = field(default_factory=Counter)
     system: int = 0
+    desk: dict[str, int] = field(default_factory=dict)  # of one worker
     peak: int = 0
     at_peak: dict[str, int] = field(default_factory=dict)
 
@@ -74,6 +74,11 @@ class Memory:
         else:
             piece.block.holders -= 1
 
+    def sit(self, desk: Mapping[str, int]) -> None:
+        """A desk has room for the largest that ever lay on it."""
+        for name, nbytes in desk.items():
+            self.desk[name] = max(nbytes, self.desk.get(name, 0))
+
     def begin(self) -> None:
         """A new run: blocks that the last had no use for are let go."""
         self.blocks = [block for block in self.blocks if block.is_used or block.holders]
@@ -90,7 +95,8 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """What the system has handed out."""
-        return sum(block.nbytes for block in self.blocks) + self.system
+        desks = CREW.size * sum(self.desk.values())
+        return sum(block.nbytes for block in self.blocks) + self.system + desks
 
     def _block(self, need: int) -> Block:
         fits = [b for b in self.blocks if not b.holders and need <= b.nbytes <= need + need // 4 + SLACK]
@@ -154,24 +160,15 @@ class Rehearsal:
         return x, aux
 
     def _forward(self) -> None:
-        memory, done = self.memory, set[str]()
-        last = {name: node.name for node in self.nodes for name in node.inputs}
-        for node in self.nodes:
-            if node.name in done:
-                continue
-            relu = self._relu_of(node)
-            made = node if relu is None else relu
-            how, x_shapes, y = self._asked(node)
-            price = self.prices.forward(node.layer, how, x_shapes, y, relu is not None, self.item)
-            self.x[made.name] = self._run(node, price, "forward", self.x, node.inputs[0], "x")
-            if price.aux:
-                self.aux[node.name] = memory.take("aux", price.aux, lent=True)
-                if node.name not in self.aux_kept:
-                    memory.let_go(self.aux.pop(node.name))
-            done |= {node.name, made.name}
-            for name in {made.name, *node.inputs} - self.x_kept:
-                if last.get(name) in (node.name, made.name, None):
-                    memory.let_go(self.x.pop(name, None))
+        steps = in_steps(self.nodes, self.x_kept)
+        last_to_read = {name: step for step in steps for node in step for name in node.inputs}
+        for step in steps:
+            node, last = step[0], step[-1].name
+            found = self._prices(step, self.prices.forward, self.prices.at_once)
+            self.x[last] = self._run(step, found, self.x)
+            for name in {last, *node.inputs} - self.x_kept:
+                if last_to_read.get(name, step) is step:
+                    self.memory.let_go(self.x.pop(name, None))
 
     def _measure(self) -> None:
         """An objective that squares, and makes one seed of each target."""
@@ -182,18 +179,19 @@ class Rehearsal:
     def _backward(self) -> None:
         memory = self.memory
         wanted = self.net.ancestors(self.targets) & self.net.descendants([self.net.input])
-        for node in reversed(self.nodes):
-            if node.name not in wanted or node.name not in self.dzdx:
+        looked_at = set(self.shapes) if self.keeps_all else set(self.targets)
+        for step in reversed(in_steps([node for node in self.nodes if node.name in wanted], looked_at)):
+            node, last = step[0], step[-1].name
+            if last not in self.dzdx:
                 continue
-            how, x_shapes, y = self._asked(node)
-            price = self.prices.backward(node.layer, how, x_shapes, y, self.item)
-            into = [name for name in node.inputs if name in wanted or name == self.net.input]
-            part = self._run(node, price, "backward", self.dzdx, node.name, "dzdx")
-            for name in into:
-                self._add(name, part)
+            found = self._prices(step, self.prices.backward, self.prices.at_once_back)
+            part = self._run(step, found, self.dzdx)
+            for name in node.inputs:
+                if name in wanted or name == self.net.input:
+                    self._add(name, part)
             memory.let_go(part)
-            if node.name not in self.targets and not self.keeps_all:
-                memory.let_go(self.dzdx.pop(node.name))
+            if last not in self.targets and not self.keeps_all:
+                memory.let_go(self.dzdx.pop(last))
 
     def _add(self, name: str, part: Piece) -> None:
         """To the gradient that is there already, out of place; or the first that comes."""
@@ -204,20 +202,41 @@ class Rehearsal:
         part.holders += 1
         self.dzdx[name] = part
 
-    def _run(
-        self, node: Node, price: Price, way: str, slots: dict[str, Piece], source: str, kind: str
-    ) -> Piece:
+    def _prices(self, step: tuple[Node, ...], alone: Callable, together: Callable) -> list[Price]:
+        """What a step takes, one after the other."""
+        node, x_shapes = step[0], [self.shapes[name] for name in step[0].inputs]
+        how, y = self.net.prepared[node.name], prod(self.shapes[node.name])
+        if step[1:]:
+            return together([each.layer for each in step], how, x_shapes[0], self.item)
+        return [alone(node.layer, how, x_shapes, y, self.item)]
+
+    def _run(self, step: tuple[Node, ...], found: list[Price], slots: dict[str, Piece]) -> Piece:
+        """What comes of it in the end; forward its aux is put down too."""
+        is_forward = slots is self.x
+        source, kind = (step[0].inputs[0], "x") if is_forward else (step[-1].name, "dzdx")
+        made = first = slots.setdefault(source, Piece(0, kind))
+        for i, price in enumerate(found):
+            before, made = made, self._made(step[0], price, made, kind)
+            if before is not first:
+                self.memory.let_go(before)
+            if price.aux and is_forward:
+                remembered = self.memory.take("aux", price.aux, lent=True)
+                if step[i].name in self.aux_kept:
+                    self.aux[step[i].name] = remembered
+                else:
+                    self.memory.let_go(remembered)
+        return made
+
+    def _made(self, node: Node, price: Price, source: Piece, kind: str) -> Piece:
         """What comes of it; or, when it is handed on, what went in."""
         memory = self.memory
-        if price.prepared and (node.name, way) not in self._prepared:
-            self._prepared.add((node.name, way))
-            memory.let_go(memory.take("workspace", 2 * price.prepared))
+        if price.prepared and (node.name, kind) not in self._prepared:
+            self._prepared.add((node.name, kind))
             memory.prepared += price.prepared
+        memory.sit(price.desk)
         if not price.result:
-            if source not in slots:
-                slots[source] = memory.take(kind, 0)
-            slots[source].holders += 1
-            return slots[source]
+            source.holders += 1
+            return source
         result = memory.take(kind, price.result, lent=price.is_lent) if price.is_first else None
         scratch = [memory.take("workspace", nbytes, lent=True) for nbytes in price.lent]
         scratch.append(memory.take("workspace", price.fresh))
@@ -225,14 +244,3 @@ class Rehearsal:
         for piece in scratch:
             memory.let_go(piece)
         return result
-
-    def _asked(self, node: Node) -> tuple[Kernel, list[Shape], int]:
-        """Its kernel, the shapes of its inputs, and the count of numbers in its output."""
-        x_shapes = [self.shapes[name] for name in node.inputs]
-        return self.net.prepared[node.name], x_shapes, prod(self.shapes[node.name])
-
-    def _relu_of(self, node: Node) -> Node | None:
-        """The ReLU that its convolution does on the way."""
-        readers = [other for other in self.nodes if node.name in other.inputs]
-        alone = len(readers) == 1 and type(readers[0].layer) is ReLU and node.name not in self.x_kept
-        return readers[0] if alone and isinstance(node.layer, Conv) else None

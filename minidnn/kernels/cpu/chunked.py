@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from minidnn.arrays import Array
-from minidnn.kernels.cpu.pointwise import rectify
+from minidnn.kernels.behind import Behind, Given, Taken
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
@@ -24,16 +24,16 @@ SHARES = 8  # that many images are shared out into; and of a sum over all window
 
 
 def conv(
-    x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, *, relu: bool = False
+    x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, behind: Behind | None = None
 ) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K), as im2col.conv; with `relu`, max(y, 0)."""
+    """(N, H, W, C) → (N, oh, ow, K), as im2col.conv, and on through what is behind."""
     n, h, width, c = x.shape
     (oh, ow), k = window.out_size(h, width), w.shape[3]
-    y, planes = fresh((n, oh, ow, k), x, mem), c // groups < FEW
+    y, planes = Taken((n, oh, ow, k), x, behind if groups == 1 else None, mem), c // groups < FEW
     ground = _layout(padded(x, window), planes, mem)
 
     def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
-        part = y[some, at : at + rows]
+        part = y.y[some, at : at + rows]
         cols = _cols(ground[some], at, part.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
         flat = w[..., ks].reshape(cols.shape[1], -1)
         whole = groups == 1 and part.flags.c_contiguous
@@ -41,10 +41,10 @@ def conv(
         np.matmul(cols, flat, out=out)
         if b is not None:
             out += b[ks]
-        if relu:
-            rectify(out)
         if not whole:
             part[..., ks] = out.reshape(*part.shape[:3], -1)
+        if not y.is_plain:
+            y.take(part, some, at, 0)
 
     with CREW.alone():
         images, rows = parts(n, (oh, ow), window, w)
@@ -54,29 +54,30 @@ def conv(
             for cs, ks in each_group(c, k, groups)
             for at in range(0, oh, rows)
         )
-    return y
+    return y.finished() if groups == 1 or behind is None else behind.forward(y.y, mem)
 
 
 def conv_backward(
-    dzdy: Array, w: Array, window: Window, x_shape: tuple[int, ...], groups: int, mem: Mem
+    dzdy: Array | Given, w: Array, window: Window, x_shape: tuple[int, ...], groups: int, mem: Mem
 ) -> Array:
     """(N, oh, ow, K) → (N, H, W, C), as im2col.conv_backward.
 
     Neighbouring tasks add to the same rows of pixels, so every other one is done first, and then the rest.
     """
+    given = dzdy if isinstance(dzdy, Given) else Given(dzdy, dzdy.shape)
     n, h, width, c = x_shape
-    _, oh, ow, k = dzdy.shape
+    _, oh, ow, k = given.shape
     planes, (top, _, left, _) = c // groups < FEW, window.pad
     gh, gw = window.padded_size(h, width)
-    ground = fresh((n, c, gh, gw) if planes else (n, gh, gw, c), dzdy, mem)
+    ground = fresh((n, c, gh, gw) if planes else (n, gh, gw, c), w, mem)
     ground.fill(0)
 
     def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
-        part = dzdy[some, at : at + rows, :, ks]
+        part = given.rows(some, slice(at, min(at + rows, oh)), mem)[..., ks]
         out = part.reshape(-1, part.shape[3])
         flat = w[..., ks].reshape(-1, out.shape[1])  # (taps*C, K)
         shape = (flat.shape[0], len(out)) if planes else (len(out), flat.shape[0])
-        back = fresh(shape, dzdy, mem)
+        back = fresh(shape, w, mem)
         np.matmul(*((flat, out.T) if planes else (out, flat.T)), out=back)
         for share, pixels in _by_tap(back, ground[some], at, part.shape[:3], window, cs, planes):
             pixels += share
@@ -93,7 +94,7 @@ def conv_backward(
             )
     if not planes:
         return ground[:, top : top + h, left : left + width]
-    dzdx = fresh(x_shape, dzdy, mem)
+    dzdx = fresh(x_shape, w, mem)
     dzdx[...] = ground[:, :, top : top + h, left : left + width].transpose(0, 2, 3, 1)
     return dzdx
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -23,12 +23,13 @@ def available() -> int:
 
 
 class Crew:
-    """A pool of threads, made when first needed. The process has one; `resize` says how many it may have."""
+    """Helpers, hired when first needed. The process has one crew; `resize` says how many may work at once."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._lock = Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._helpers: list[_Helper] = []  # those who are free
+        self._hired = 0
         self._blas: Any = None  # what threadpoolctl found, looked up once
         self._inside = set[object]()  # who wants BLAS to have one thread
         self._before: list[tuple[Any, int]] = []  # the libraries that are held to it, and their threads
@@ -36,42 +37,42 @@ class Crew:
     def resize(self, size: int) -> None:
         """Runs that are under way end with the threads that they began with."""
         with self._lock:
-            self.size, self._pool = max(1, size), None  # an old pool ends when its last run lets go of it
+            self.size = max(1, size)
+            while self._helpers and self._hired >= self.size:
+                self._helpers.pop().inbox.put(None)
+                self._hired -= 1
 
     def run(self, tasks: Iterable[Callable[[], None]]) -> None:
-        """Do all tasks, some here and some in the pool, and come back when all are done.
+        """Do all tasks, some here and some by helpers, and come back when all are done.
 
         The first error is raised when no task runs any more; those not yet begun are dropped.
         """
         todo = list(tasks)
-        queue, taking, errors = iter(todo), Lock(), list[BaseException]()
-
-        def work() -> None:
-            while not errors:
-                with taking:
-                    task = next(queue, None)
-                if task is None:
-                    return
-                try:
-                    task()
-                except BaseException as error:
-                    errors.append(error)
-
-        helpers = list[Future[None]]()
+        job, helpers = _Job(todo), list[_Helper]()
         try:
-            size, pool = self._threads()
-            helpers.extend(pool.submit(work) for _ in range(min(size, len(todo)) - 1))
-            work()
+            for _ in range(min(self.size, len(todo)) - 1):
+                helpers.append(self._hire())
+                helpers[-1].inbox.put(job)
+            job.work()
         except BaseException as error:  # Ctrl-C arrives in this thread, between two tasks
-            errors.append(error)
+            job.stop(error, helpers)
         for helper in helpers:
-            while not helper.done():
+            while helper.finished is not job.name:
                 try:
-                    helper.cancel() or wait([helper])  # who has not begun need not come any more
+                    helper.outbox.get()
                 except BaseException as error:  # Ctrl-C while waiting
-                    errors.append(error)
-        if errors:
-            raise errors[0]
+                    job.stop(error, helpers)
+            with self._lock:
+                self._helpers.append(helper)
+        if job.errors:
+            raise job.errors[0]
+
+    def _hire(self) -> _Helper:
+        with self._lock:
+            if self._helpers:
+                return self._helpers.pop()
+            self._hired += 1
+        return _Helper()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -116,11 +117,68 @@ class Crew:
             self._blas = ThreadpoolController()
         return self._blas
 
-    def _threads(self) -> tuple[int, ThreadPoolExecutor]:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.size, thread_name_prefix="minidnn")
-            return self.size, self._pool
+
+class _Job:
+    """Tasks that whoever has time takes one by one."""
+
+    def __init__(self, todo: list[Callable[[], None]]) -> None:
+        self.name, self.errors = object(), list[BaseException]()
+        self._queue, self._taking = iter(todo), Lock()
+
+    def work(self) -> None:
+        while not self.errors:
+            with self._taking:
+                task = next(self._queue, None)
+            if task is None:
+                return
+            try:
+                task()
+            except BaseException as error:
+                self.errors.append(error)
+
+    def stop(self, error: BaseException, helpers: list[_Helper]) -> None:
+        """Nobody begins another task; and all are told, for the error may have come before they were."""
+        self.errors.append(error)
+        for helper in helpers:
+            helper.inbox.put(self)
+
+
+class _Helper:
+    """A thread that works off what comes into its inbox, holds on to nothing of it, and then says so."""
+
+    def __init__(self) -> None:
+        self.inbox, self.outbox = SimpleQueue[_Job | None](), SimpleQueue[None]()
+        self.finished: object = None  # the name of the last job
+        Thread(target=self._work, name="minidnn", daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self.inbox.get()) is not None:
+            job.work()
+            name = job.name
+            del job
+            self.finished = name
+            self.outbox.put(None)
+
+
+class Desks:
+    """As many of something as there are workers at a time, made when there is none free."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._free = make, list[Any]()
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """For one task. Who fails keeps it."""
+        try:
+            desk = self._free.pop()
+        except IndexError:
+            desk = self._make()
+        yield desk
+        self._free.append(desk)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(desk.nbytes for desk in self._free)
 
 
 CREW = Crew(available())

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minidnn.arrays import Array
 from minidnn.kernels.cuda.source import Kernel
 from minidnn.kernels.memory import Mem, fresh
 
+POSITIVE = Kernel(
+    "positive",
+    "minidnn.kernels.pointwise:positive",
+    """const T* y, S* bits, Int numbers
+    { EACH(at, count) {
+        At first = at * 8;
+        S eight = 0;
+        for (At i = first; i < first + 8; i++) eight = (S)(eight << 1 | (i < numbers && y[i] > 0));
+        bits[at] = eight;
+    } }""",
+)
 RELU_BACKWARD = Kernel(
     "relu_backward",
     "minidnn.kernels.pointwise:relu_backward",
-    """const T* dzdy, const T* y, T* dzdx
-    { EACH(at, count) dzdx[at] = dzdy[at] * (T)(y[at] > 0); }""",
+    """const T* dzdy, const S* bits, T* dzdx
+    { EACH(at, count) dzdx[at] = dzdy[at] * (T)(bits[at / 8] >> (7 - at % 8) & 1); }""",
 )
 SCALED = Kernel(
     "scaled",
@@ -26,10 +39,17 @@ BLENDED = Kernel(
 )
 
 
-def relu_backward(dzdy: Array, y: Array, mem: Mem) -> Array:
-    """dzdy where y > 0, else 0."""
-    dzdx = fresh(y.shape, dzdy, mem)
-    RELU_BACKWARD(dzdx, dzdy, y, dzdx)
+def positive(y: Array, mem: Mem) -> Array:
+    """Of each number, whether it is above 0: eight to a byte, the first in the highest bit."""
+    bits = fresh((-(-y.size // 8),), y, mem, np.uint8)
+    POSITIVE(bits, y, bits, y.size)
+    return bits
+
+
+def relu_backward(dzdy: Array, bits: Array, mem: Mem) -> Array:
+    """dzdy where the bit is set, else 0."""
+    dzdx = fresh(dzdy.shape, dzdy, mem)
+    RELU_BACKWARD(dzdx, dzdy, bits, dzdx)
     return dzdx
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from minidnn.arrays import Array, xp_of
+from minidnn.kernels.behind import Behind
 from minidnn.kernels.cuda.source import Kernel, ready
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.kernels.product import product
@@ -57,18 +58,19 @@ def conv(
     window: Window,
     groups: int,
     mem: Mem,
-    *,
-    relu: bool = False,
+    behind: Behind | None = None,
     factors: str = "",
 ) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K), as im2col.conv; with `relu`, max(y, 0)."""
+    """(N, H, W, C) → (N, oh, ow, K), as im2col.conv, and on through what is behind."""
     size, (top, _, left, _) = x.shape[1:3], window.pad
     ground = placed(x, window.padded_size(*size), (top, left), mem)
     wide = fresh((*ground.shape[:3], w.shape[3]), x, mem)
     pixels, sums = _listed(ground), _listed(wide)
     for tap, (start, count) in enumerate(shifts(ground.shape, window)):
         product(pixels[start : start + count], _taps(w)[tap], sums[:count], add=tap > 0, factors=factors)
-    return cropped(wide, window.out_size(*size), (0, 0), b, relu, mem)
+    if behind is None:
+        return cropped(wide, window.out_size(*size), (0, 0), b, False, mem)
+    return behind.forward(cropped(wide, window.out_size(*size), (0, 0), b, True, mem), mem, is_rectified=True)
 
 
 def conv_backward(

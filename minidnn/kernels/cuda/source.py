@@ -26,7 +26,7 @@ SHORT = 1 << 30  # up to so many numbers a place is an int, by which a card divi
 
 @dataclass(frozen=True)
 class Kernel:
-    """`name(count, arrays…, numbers…)`. In the text T is the kind of float, S of switches, At of places."""
+    """`name(count, arrays…, numbers…)`. T is the kind of the first, S of switches, At of places."""
 
     name: str
     twin: str  # "module:function"
@@ -36,7 +36,7 @@ class Kernel:
         """Run for every number of y, which comes last among the arrays."""
         largest = max(arg.size for arg in (y, *args) if not isinstance(arg, int))
         at = "int32" if largest < SHORT else "int64"
-        source = self.source(y.dtype.name, at, "uint8" if switches is None else switches.dtype.name)
+        source = self.source(args[0].dtype.name, at, "uint8" if switches is None else switches.dtype.name)
         if y.size:
             blocks = min(-(-y.size // THREADS), MOST_BLOCKS)
             compiled(source, self.name)((blocks,), (THREADS,), (y.size, *args))

@@ -1,0 +1,153 @@
+"""A ReLU behind a convolution, and perhaps a pooling behind that, done on the way while the cache has all.
+
+What lies between is never in memory: outputs are taken as they come, and gradients given as they are asked
+for, some rows at a time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minidnn.arrays import Array
+from minidnn.kernels.cpu.pointwise import rectify
+from minidnn.kernels.memory import Mem, fresh
+from minidnn.kernels.pointwise import positive, relu, relu_backward
+from minidnn.kernels.pool import both_of_pairs, larger_of_pairs, max_pool, unpool
+from minidnn.window import Window
+
+
+class Behind:
+    """max(y, 0), and pooled if there is a window. It has the bits and switches that the way back wants."""
+
+    def __init__(self, pool: Window | None = None, bits: Array = None, switches: Array = None) -> None:
+        self.pool, self.bits, self.switches = pool, bits, switches
+
+    # All at once.
+
+    def forward(self, y: Array, mem: Mem, *, is_rectified: bool = False) -> Array:
+        y, self.bits = (y, positive(y, mem)) if is_rectified else relu(y, mem)
+        if self.pool is not None:
+            y, self.switches = max_pool(y, self.pool, mem)
+        return y
+
+    def backward(self, dzdy: Array, y_shape: tuple[int, ...], mem: Mem) -> Array:
+        """dz/dy of the convolution's y, from that by what comes of it here."""
+        if self.pool is not None:
+            dzdy = unpool(dzdy, self.switches, y_shape, self.pool, mem)
+        return relu_backward(dzdy, self.bits, mem)
+
+
+class Taken:
+    """The outputs of a convolution, filled in by `take` in any order."""
+
+    def __init__(
+        self, shape: tuple[int, ...], like: Array, behind: Behind | None, mem: Mem, *, may_pool: bool = False
+    ) -> None:
+        """What is behind is done on the way where pixels are whole bytes of bits; else by `finished`."""
+        n, h, w, k = shape
+        self.behind, self.mem = behind, mem
+        self.rectifies = behind is not None and k % 8 == 0
+        self.pools = self.rectifies and may_pool and behind is not None and is_halved(shape, behind.pool)
+        self.y = fresh((n, h // 2, w // 2, k) if self.pools else shape, like, mem)
+        self.bits: Array = fresh((n, h, w * k // 8), like, mem, np.uint8) if self.rectifies else None
+        self.switches: Array = fresh(self.y.shape, like, mem, np.uint8) if self.pools else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that is to be done is to write into y."""
+        return not self.rectifies
+
+    def take(self, found: Array, images: slice, top: int, left: int) -> None:
+        """(n, rows, columns, K), from that row and column of these images on."""
+        _, rows, columns, k = found.shape
+        ys, xs = slice(top, top + rows), slice(left, left + columns)
+        if self.is_plain:
+            self.y[images, ys, xs] = found
+            return
+        out = found if self.pools else self.y[images, ys, xs]
+        rectify(_in_rows(found), _in_rows(out))
+        self.bits[images, ys, left * k // 8 : xs.stop * k // 8] = np.packbits(_in_rows(out) > 0, axis=2)
+        if self.pools:
+            at = images, slice(top // 2, ys.stop // 2), slice(left // 2, xs.stop // 2)
+            larger_of_pairs(found, self.y[at], self.switches[at])
+
+    def finished(self) -> Array:
+        """All of them, with what is behind; which now knows what it has to remember."""
+        behind = self.behind
+        if behind is None:
+            return self.y
+        if not self.rectifies:
+            return behind.forward(self.y, self.mem)
+        behind.bits, behind.switches = self.bits.reshape(-1), self.switches
+        if behind.pool is None or self.pools:
+            return self.y
+        y, behind.switches = max_pool(self.y, behind.pool, self.mem)
+        return y
+
+
+class Given(NamedTuple):
+    """Pixels that `give` hands out some at a time: those of an array, or gradients through what is behind."""
+
+    x: Array
+    shape: tuple[int, ...]
+    behind: Behind | None = None
+
+    @classmethod
+    def through(cls, dzdy: Array, shape: tuple[int, ...], behind: Behind | None, mem: Mem) -> Given:
+        """The gradient of that shape by a convolution's output, from that by what comes of it behind."""
+        if behind is None:
+            return cls(dzdy, shape)
+        if shape[3] % 8 or not (behind.pool is None or is_halved(shape, behind.pool)):
+            return cls(behind.backward(dzdy, shape, mem), shape)
+        return cls(dzdy, shape, behind)
+
+    def rows(self, images: slice, ys: slice, mem: Mem) -> Array:
+        """Whole rows of these images."""
+        if self.behind is None:
+            return self.x[images, ys]
+        n, _, w, k = self.shape
+        out = fresh((len(range(n)[images]), ys.stop - ys.start, w, k), self.x, mem)
+        self.give(images, ys, slice(0, w), out)
+        return out
+
+    def give(self, images: slice, ys: slice, xs: slice, out: Array) -> None:
+        """The pixels of these images, rows and columns."""
+        if self.behind is None:
+            out[...] = self.x[images, ys, xs]
+            return
+        n, k = self.shape[0], self.shape[3]
+        if self.behind.pool is None:
+            pixels = self.x[images, ys, xs]
+        else:
+            pixels = _unpooled(self.x, self.behind.switches, images, ys, xs)
+        eighth = slice(xs.start * k // 8, xs.stop * k // 8)
+        bits = self.behind.bits.reshape(n, self.shape[1], -1)[images, ys, eighth]
+        np.multiply(_in_rows(pixels), np.unpackbits(bits, axis=2).view(bool), out=_in_rows(out))
+
+
+def _unpooled(dzdy: Array, switches: Array, images: slice, ys: slice, xs: slice) -> Array:
+    """The gradient at these pixels before the pooling."""
+    top, left = ys.start // 2, xs.start // 2
+    there = images, slice(top, -(-ys.stop // 2)), slice(left, -(-xs.stop // 2))
+    n, rows, columns, k = dzdy[there].shape
+    ground = np.empty((n, 2 * rows, 2 * columns, k), dzdy.dtype)
+    both_of_pairs(dzdy[there], switches[there], ground)
+    return ground[:, ys.start - 2 * top : ys.stop - 2 * top, xs.start - 2 * left : xs.stop - 2 * left]
+
+
+def is_halved(shape: tuple[int, ...], pool: Window | None) -> bool:
+    """Whether there is pooling, and every pixel has its window, of 2 x 2 side by side."""
+    return (
+        pool is not None
+        and pool.in_pairs
+        and pool.padded_size(*shape[1:3]) == shape[1:3]
+        and not (shape[1] % 2 or shape[2] % 2)
+    )
+
+
+def _in_rows(pixels: Array) -> Array:
+    """The same numbers, a row of pixels as one long row."""
+    n, rows, columns, k = pixels.shape
+    return pixels.reshape(n, rows, columns * k)
