@@ -120,4 +120,4 @@ def test_the_pool_of_the_plan_is_that_of_the_fake_card(seed):
         planned.let_go(mine)
         there.give_back(theirs)
     assert sum(room.nbytes for room in planned.free) == planned.nbytes and there.used == 0
-    assert len(planned.free) == len(planned.segments), "all that was cut has grown together again"
+    assert len(planned.free) == len(planned.blocks), "all that was cut has grown together again"

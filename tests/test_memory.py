@@ -53,7 +53,17 @@ def test_lent_memory_is_aligned_and_of_any_dtype():
         assert lent.size == 0 or address(lent) % 64 == 0
 
 
-def test_a_block_far_too_large_is_not_lent():
+def test_a_block_is_cut_and_grows_together_again():
+    arena = Arena()
+    first = address(arena.empty((10_000_000,), LIKE, "uint8"))
+    parts = [arena.empty((size,), LIKE, "uint8") for size in (6_000_000, 3_000_000, 2_000_000)]
+    assert [address(part) - first for part in parts[:2]] == [0, 6_000_000]
+    assert arena.nbytes == 1_000_000, "for the last it had to ask"
+    del parts[0], parts[0]
+    assert address(arena.empty((9_500_000,), LIKE, "uint8")) == first
+
+
+def test_a_block_far_too_large_is_not_cut():
     arena = Arena()
     address(arena.empty((10_000_000,), LIKE, "uint8"))
     arena.empty((1_000_000,), LIKE, "uint8")

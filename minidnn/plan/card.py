@@ -6,9 +6,8 @@ Not counted is what the driver takes for itself before any array is there, some 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from minidnn import layers as L
 from minidnn.arrays import device_of
@@ -25,60 +24,23 @@ UNIT = 512  # bytes: every request is rounded up to a multiple of it
 __all__ = ["WORKSPACE", "Pool", "backward", "forward", "is_on_card"]
 
 
-class Room(NamedTuple):
-    """Part of a segment, which is what the pool has from the driver."""
-
-    segment: int
-    start: int
-    nbytes: int
-
-
-@dataclass
 class Pool(Memory):
-    """The smallest free room that is large enough is taken, and what is left of it stays free; neighbours
-    that are free become one; what is not there is asked of the driver, which never gets it back.
-    """
-
-    segments: list[int] = field(default_factory=list)
-    free: list[Room] = field(default_factory=list)
-    lent: dict[Piece, Room] = field(default_factory=dict)
+    """Here all is lent, every block may be cut for anything, and none is ever given back."""
 
     def take(self, kind: str, nbytes: int, *, lent: bool = False) -> Piece:
         piece = Piece(nbytes, kind)
         if nbytes:
-            self.lent[piece] = self._room(-(-nbytes // UNIT) * UNIT)
+            self.lent[piece] = self._room(-(-nbytes // UNIT) * UNIT, 1 << 40)
         self.held[kind] += nbytes
         self.look()
         return piece
 
     def gone(self, piece: Piece) -> None:
         if piece.nbytes:
-            room = self.lent.pop(piece)
-            for other in [other for other in self.free if _touch(room, other)]:
-                self.free.remove(other)
-                room = Room(room.segment, min(room.start, other.start), room.nbytes + other.nbytes)
-            self.free.append(room)
+            super().gone(piece)
 
     def begin(self) -> None:
         """It keeps all that it has."""
-
-    @property
-    def nbytes(self) -> int:
-        return sum(self.segments)
-
-    def _room(self, need: int) -> Room:
-        found = min((r for r in self.free if r.nbytes >= need), key=lambda r: r.nbytes, default=None)
-        if found is None:
-            self.segments.append(need)
-            return Room(len(self.segments), 0, need)
-        self.free.remove(found)
-        if found.nbytes > need:
-            self.free.append(Room(found.segment, found.start + need, found.nbytes - need))
-        return found._replace(nbytes=need)
-
-
-def _touch(a: Room, b: Room) -> bool:
-    return a.segment == b.segment and (a.start + a.nbytes == b.start or b.start + b.nbytes == a.start)
 
 
 def is_on_card(net: Net) -> bool:

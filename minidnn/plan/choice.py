@@ -20,13 +20,20 @@ from minidnn.plan.forecast import Forecast, forecast, in_words
 from minidnn.res import Res
 from minidnn.tiles import Measure, Ticking, Tiling, check_local, size_of
 
-PROCESS = 160_000_000  # bytes: Python, the libraries that a dream loads, and what is lost between blocks
+PROCESS = 110_000_000  # bytes: Python, the libraries that a dream loads, and what is lost between blocks
 LOST_ON_CARD = 10  # of so many bytes one: tiles at an edge have other shapes, and leave gaps in its pool
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)  # pixels of a side
 TWICE_FORWARD = 1.5  # in tiles, the way forward is gone again for the way back
-WORK = {"winograd4": 1.0, "winograd2": 1.45, "chunked": 1.9}  # times of a dream step, docs/speed.md
+WORK = {
+    "winograd4": 1.0,
+    "mixed": 1.15,
+    "winograd2": 1.5,
+    "chunked": 2.1,
+}  # times of a dream step, docs/speed.md
+MANY = 512 * 256  # pairs of channels whose filters make much of the memory, and little of the work
 OTHERWISE = {
     "winograd4": "",
+    "mixed": ", by winograd2 where there are many filters",
     "winograd2": ", by winograd2 for its smaller filters",
     "chunked": ", by chunked for it prepares no filters",
 }
@@ -154,8 +161,8 @@ def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> Itera
     if net.about.get("kernels", "auto") != "auto":
         return
     shapes = net.shapes(image_shape, upto=names)
-    fast = [
-        node.name
+    fast = {
+        node.name: node.layer.w.shape[2] * node.layer.w.shape[3] >= MANY
         for node in net.nodes
         if node.name in shapes
         and isinstance(node.layer, Conv)
@@ -163,7 +170,9 @@ def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> Itera
             shapes[node.inputs[0]], node.layer.w, node.layer.window, node.layer.groups
         )
         in winograd.TRANSFORMS
-    ]
+    }
+    if any(fast.values()):
+        yield "mixed", net.with_kernels({name: "winograd2" for name, has_many in fast.items() if has_many})
     for kernel in ("winograd2", "chunked") if fast else ():
         yield kernel, net.with_kernels(dict.fromkeys(fast, kernel))
 

@@ -1,7 +1,6 @@
 """A step of a run played through without arrays: who takes memory when, who lets go of it, how much at worst.
 
-The run's own memory (kernels/memory.py) is played too: it keeps blocks that are free, and lends the one that
-fits best.
+The run's own memory (kernels/memory.py) is played too: it keeps blocks, and lends of them what fits best.
 """
 
 from __future__ import annotations
@@ -11,41 +10,47 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import ModuleType
+from typing import NamedTuple
 
 from minidnn.graph import Node, in_steps
 from minidnn.kernels.cpu.threads import CREW
-from minidnn.kernels.memory import SLACK
+from minidnn.kernels.memory import LEAST, rounded
 from minidnn.layers.base import Shape, reads
 from minidnn.net import Net
 from minidnn.plan import prices
 from minidnn.plan.prices import Price
 
 
-@dataclass
-class Block:
-    """One piece of the run's memory."""
-
-    nbytes: int
-    holders: int = 0
-    is_used: bool = True  # in this run
-
-
 @dataclass(eq=False)
 class Piece:
-    """What one array takes: of a block, or of the system."""
+    """What one array takes."""
 
     nbytes: int
     kind: str
-    block: Block | None = None
     holders: int = 1
+
+
+class Room(NamedTuple):
+    """Part of a block that the system handed out."""
+
+    block: int
+    start: int
+    nbytes: int
 
 
 @dataclass
 class Memory:
-    """All pieces there are, and the worst moment so far: {"x": bytes, …}."""
+    """All pieces there are, and the worst moment so far: {"x": bytes, …}.
+
+    What a run lends lies in blocks: the smallest free room that is large enough is cut, and what is left of
+    it stays free; neighbours that are free become one; what is not there is asked of the system.
+    """
 
     prepared: int = 0
-    blocks: list[Block] = field(default_factory=list)
+    blocks: dict[int, int] = field(default_factory=dict)  # their bytes, by number
+    free: list[Room] = field(default_factory=list)
+    lent: dict[Piece, Room] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)  # the blocks that this run had a use for
     held: Counter[str] = field(default_factory=Counter)
     system: int = 0
     desk: dict[str, int] = field(default_factory=dict)  # of one worker
@@ -53,8 +58,11 @@ class Memory:
     at_peak: dict[str, int] = field(default_factory=dict)
 
     def take(self, kind: str, nbytes: int, *, lent: bool = False) -> Piece:
-        piece = Piece(nbytes, kind, self._block(nbytes) if lent else None)
-        self.system += 0 if lent else nbytes
+        piece = Piece(nbytes, kind)
+        if lent and nbytes:
+            self.lent[piece] = self._room(rounded(nbytes), LEAST)
+        else:
+            self.system += nbytes
         self.held[kind] += nbytes
         self.look()
         return piece
@@ -69,10 +77,14 @@ class Memory:
 
     def gone(self, piece: Piece) -> None:
         """Nobody holds it any more."""
-        if piece.block is None:
+        room = self.lent.pop(piece, None)
+        if room is None:
             self.system -= piece.nbytes
-        else:
-            piece.block.holders -= 1
+            return
+        for other in [other for other in self.free if _touch(room, other)]:
+            self.free.remove(other)
+            room = Room(room.block, min(room.start, other.start), room.nbytes + other.nbytes)
+        self.free.append(room)
 
     def sit(self, desk: Mapping[str, int]) -> None:
         """A desk has room for the largest that ever lay on it."""
@@ -81,9 +93,10 @@ class Memory:
 
     def begin(self) -> None:
         """A new run: blocks that the last had no use for are let go."""
-        self.blocks = [block for block in self.blocks if block.is_used or block.holders]
-        for block in self.blocks:
-            block.is_used = False
+        needed = self.used.union(room.block for room in self.lent.values())
+        self.blocks = {number: nbytes for number, nbytes in self.blocks.items() if number in needed}
+        self.free = [room for room in self.free if room.block in needed]
+        self.used = set()
 
     def look(self) -> None:
         now = self.nbytes + self.prepared
@@ -95,17 +108,25 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """What the system has handed out."""
-        desks = CREW.size * sum(self.desk.values())
-        return sum(block.nbytes for block in self.blocks) + self.system + desks
+        return sum(self.blocks.values()) + self.system + CREW.size * sum(self.desk.values())
 
-    def _block(self, need: int) -> Block:
-        fits = [b for b in self.blocks if not b.holders and need <= b.nbytes <= need + need // 4 + SLACK]
-        block = min(fits, key=lambda block: block.nbytes, default=None)
-        if block is None:
-            block = Block(need)
-            self.blocks.append(block)
-        block.holders, block.is_used = block.holders + 1, True
-        return block
+    def _room(self, need: int, least: int) -> Room:
+        """For so many bytes; of a block at least so many-th."""
+        fits = [r for r in self.free if r.nbytes >= need and self.blocks[r.block] <= least * need]
+        found = min(fits, key=lambda room: (room.nbytes, room.start), default=None)
+        if found is None:
+            found = Room(1 + max(self.blocks, default=0), 0, need)
+            self.blocks[found.block] = need
+        else:
+            self.free.remove(found)
+        if found.nbytes > need:
+            self.free.append(Room(found.block, found.start + need, found.nbytes - need))
+        self.used.add(found.block)
+        return found._replace(nbytes=need)
+
+
+def _touch(a: Room, b: Room) -> bool:
+    return a.block == b.block and (a.start + a.nbytes == b.start or b.start + b.nbytes == a.start)
 
 
 class Rehearsal:
