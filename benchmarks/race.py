@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_info
 
 from minidnn.kernels.cpu.threads import CREW, available
 
+SETTLED = 0.25  # seconds; OpenMP's threads spin for 0.2
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -30,15 +31,27 @@ def race(
     warm: int = 2,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each runner in each round, after some rounds to warm up."""
+    """Milliseconds of each runner in each round, after some rounds to warm up.
+
+    Whoever's turn it is runs a while before it counts: the caches are full of what the one before left there,
+    and its threads may still look for work.
+    """
     times: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(rounds + warm):
         for name, run in runners.items():
+            _again(run, SETTLED if number >= warm else 0)
             began = clock()
             run()
             if number >= warm:
                 times[name].append(1e3 * (clock() - began))
     return times
+
+
+def _again(run: Callable[[], Any], seconds: float) -> None:
+    """Run for that long, and at least once if any."""
+    began = perf_counter()
+    while perf_counter() - began < seconds:
+        run()
 
 
 def ratio(times: dict[str, list[float]], ours: str, peers: list[str]) -> float:
