@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from minidnn.res import Res
 
 def fitting_image(net: Weighted, image: Array, targets: Iterable[str], *, sure: bool = False) -> Array:
     """The image as the net computes with it, integers and half floats as float32; or why it cannot."""
-    xp = xp_of(image, *list(net.params.values())[:1])
+    xp = xp_of(image, *islice((a for node in net.nodes for a in node.layer.params.values()), 1))
     if image.ndim != 4:
         hint = "; image[None] makes a batch of one" if image.ndim == 3 else ""
         raise ShapeError(f"an image is (N, H, W, C), found {image.shape}{hint}")

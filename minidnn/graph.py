@@ -37,6 +37,7 @@ class Graph:
             str, str
         ] = {}  # other names of layers, as the file had them that they came from
         self._numbers = _numbered(self.nodes, input)
+        self._known: tuple[Any, dict[str, Shape]] = None, {}  # the shapes that were asked for last
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,8 +90,12 @@ class Graph:
     def shapes(self, image_shape: Shape, upto: Iterable[str] | None = None) -> dict[str, Shape]:
         """The shape of every slot for images of that shape (n, h, w, c); nothing is computed."""
         wanted = self.ancestors(self.names if upto is None else upto)
+        asked, (before, known) = (tuple(image_shape), wanted), self._known
+        if asked == before:
+            return dict(known)
         try:
-            return self._shapes(image_shape, wanted)
+            self._known = asked, self._shapes(image_shape, wanted)
+            return dict(self._known[1])
         except ShapeError as error:
             least = self._least_size(image_shape, wanted)
             if least is not None and least > min(image_shape[1:3]):

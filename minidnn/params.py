@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -54,7 +55,7 @@ class Weighted(Graph):
         if lacks_weights(node.layer):
             raise WeightsError(f"{node.name!r} has no weights yet, only shapes; draw or load some")
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         """That of the weights; float32 for a net that has none."""
         return np.result_type(*{array.dtype for array in self.params.values()} or [np.dtype("float32")])

@@ -14,7 +14,7 @@ from minidnn.arrays import Array
 from minidnn.kernels.cpu.pointwise import rectify
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.kernels.pointwise import positive, relu, relu_backward
-from minidnn.kernels.pool import both_of_pairs, larger_of_pairs, max_pool, unpool
+from minidnn.kernels.pool import both_of_pairs, max_pool, take_largest, unpool
 from minidnn.window import Window
 
 
@@ -71,7 +71,7 @@ class Taken:
         self.bits[images, ys, left * k // 8 : xs.stop * k // 8] = np.packbits(_in_rows(out) > 0, axis=2)
         if self.pools:
             at = images, slice(top // 2, ys.stop // 2), slice(left // 2, xs.stop // 2)
-            larger_of_pairs(found, self.y[at], self.switches[at])
+            take_largest(self.behind.pool, found, self.y[at], self.switches[at])
 
     def finished(self) -> Array:
         """All of them, with what is behind; which now knows what it has to remember."""

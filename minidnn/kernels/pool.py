@@ -30,41 +30,33 @@ def max_pool(x: Array, window: Window, mem: Mem = None) -> tuple[Array, Array]:
     n, h, w, c = x.shape
     shape = (n, *window.out_size(h, w), c)
     y, switches = fresh(shape, x, mem), fresh(shape, x, mem, np.uint8 if window.taps <= 256 else np.int32)
-    in_blocks(partial(_take_largest, window), window, padded(x, window, fill=-np.inf), y, switches)
+    in_blocks(partial(take_largest, window), window, padded(x, window, fill=-np.inf), y, switches)
     return y, switches
 
 
-def _take_largest(window: Window, ground: Array, y: Array, switches: Array) -> None:
-    if window.in_pairs:
-        larger_of_pairs(ground, y, switches)
-        return
-    xp = xp_of(ground)
-    switches.fill(0)
-    for tap, ys, xs in window.each_tap(*y.shape[1:3]):
-        pixel = ground[:, ys, xs]
-        if tap == 0:
-            y[...] = pixel
-            continue
-        better = (pixel > y) * switches.dtype.type(tap)
-        xp.maximum(switches, better, out=switches)  # of the taps that beat all before them, the last
-        xp.maximum(y, pixel, out=y)
-
-
-def larger_of_pairs(ground: Array, y: Array, switches: Array) -> None:
-    """Windows of 2 x 2 side by side: the larger of each pair in a row, then of the rows, which are long.
+def take_largest(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    """Of each row of a window the largest pixel first, and then of its rows.
 
     NumPy goes from pixel to pixel slowly, and along a row fast; so little is left to do pixel by pixel.
     """
-    xp, (n, oh, ow, c) = xp_of(ground), y.shape
-    pairs = ground[:, : 2 * oh, : 2 * ow].reshape(n, 2 * oh, ow, 2, c)
-    left, right = pairs[:, :, :, 0], pairs[:, :, :, 1]
-    wide, is_right = xp.maximum(left, right), right > left
-    upper, lower = wide[:, 0::2], wide[:, 1::2]
-    xp.maximum(upper, lower, out=y)
-    taps = is_right.view("uint8")
-    below = taps[:, 1::2] | 2
-    below *= lower > upper
-    xp.maximum(taps[:, 0::2], below, out=switches)
+    xp, number, (_, oh, ow, _) = xp_of(ground), switches.dtype.type, y.shape
+    (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
+    rows = ground[:, : (oh - 1) * sy + (kh - 1) * dy + 1]
+    wide = rows[:, :, : (ow - 1) * sx + 1 : sx]
+    taps = xp.zeros(wide.shape, switches.dtype) if kw == 1 else None
+    for j in range(1, kw):
+        pixel = rows[:, :, j * dx : j * dx + (ow - 1) * sx + 1 : sx]
+        better = (pixel > wide) * number(j)
+        taps = better if taps is None else xp.maximum(taps, better)  # of those that won, the last
+        wide = xp.maximum(wide, pixel)
+    best, won = wide[:, : (oh - 1) * sy + 1 : sy], taps[:, : (oh - 1) * sy + 1 : sy]
+    if kh == 1:
+        y[...], switches[...] = best, won
+    for i in range(1, kh):
+        down = slice(i * dy, i * dy + (oh - 1) * sy + 1, sy)
+        row, below = wide[:, down], taps[:, down] + number(i * kw)
+        below *= row > best
+        best, won = xp.maximum(best, row, out=y), xp.maximum(won, below, out=switches)
 
 
 def both_of_pairs(y: Array, switches: Array, ground: Array) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidnn.arrays import Array
 from minidnn.kernels.behind import Behind, Given, Taken
+from minidnn.kernels.cpu.desk import SMALL, strips
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
@@ -20,6 +21,7 @@ from minidnn.window import Window
 IN_CACHE = 400_000  # numbers that one task may work on
 LEAST_WINDOWS = 400  # that one task takes
 FEW = 8  # channels below which planes are better
+SLIVER = 10  # rows
 SHARES = 8  # that many images are shared out into; and of a sum over all windows, added up in order
 
 
@@ -38,7 +40,7 @@ def conv(
         flat = w[..., ks].reshape(cols.shape[1], -1)
         whole = groups == 1 and part.flags.c_contiguous
         out = part.reshape(len(cols), k) if whole else fresh((len(cols), flat.shape[1]), x, mem)
-        np.matmul(cols, flat, out=out)
+        product(cols, flat, out)
         if b is not None:
             out += b[ks]
         if not whole:
@@ -71,14 +73,15 @@ def conv_backward(
     gh, gw = window.padded_size(h, width)
     ground = fresh((n, c, gh, gw) if planes else (n, gh, gw, c), w, mem)
     ground.fill(0)
+    turned = {ks.start: w[..., ks].reshape(-1, k // groups).T for _, ks in each_group(c, k, groups)}
+    if w.size <= SMALL <= n * oh * ow * w.size:
+        turned = {start: np.ascontiguousarray(filters) for start, filters in turned.items()}
 
     def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
         part = given.rows(some, slice(at, min(at + rows, oh)), mem)[..., ks]
-        out = part.reshape(-1, part.shape[3])
-        flat = w[..., ks].reshape(-1, out.shape[1])  # (taps*C, K)
-        shape = (flat.shape[0], len(out)) if planes else (len(out), flat.shape[0])
-        back = fresh(shape, w, mem)
-        np.matmul(*((flat, out.T) if planes else (out, flat.T)), out=back)
+        out, filters = part.reshape(-1, part.shape[3]), turned[ks.start]  # (K, taps*C)
+        back = fresh((len(out), filters.shape[1]), w, mem)
+        product(out, filters, back)
         for share, pixels in _by_tap(back, ground[some], at, part.shape[:3], window, cs, planes):
             pixels += share
 
@@ -120,6 +123,15 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem
     return sums.sum(axis=0).reshape(*window.kernel, c // groups, k)
 
 
+def product(a: Array, b: Array, out: Array) -> None:
+    """a @ b in strips that BLAS takes as they lie, where these are no slivers."""
+    if b.size * SLIVER > SMALL or not b.flags.c_contiguous:
+        np.matmul(a, b, out=out)
+        return
+    for part, height in strips(len(a), b.size):
+        np.matmul(a[part].reshape(-1, height, len(b)), b, out=out[part].reshape(-1, height, b.shape[1]))
+
+
 def parts(n: int, size: tuple[int, int], window: Window, w: Array) -> tuple[int, int]:
     """What one task takes: so many images, and of each so many rows of windows.
 
@@ -140,25 +152,24 @@ def _cols(
     if window.taps == 1 and window.stride == (1, 1) and not planes and c == ground.shape[3]:
         return ground[:, at : at + rows, :ow].reshape(n * rows * ow, c)
     shape = (window.taps * c, n * rows * ow)
-    cols = fresh(shape if planes else shape[::-1], ground, mem)
+    cols = fresh(shape, ground, mem).T if planes else fresh(shape[::-1], ground, mem)
     for share, pixels in _by_tap(cols, ground, at, size, window, cs, planes):
         share[...] = pixels
-    return cols.T if planes else cols
+    return cols
 
 
 def _by_tap(
     cols: Array, ground: Array, at: int, size: tuple[int, ...], window: Window, cs: slice, planes: bool
 ) -> Iterator[tuple[Array, Array]]:
-    """For each tap, its part of the matrix and the pixels under it, in one layout."""
+    """For each tap, its part of the matrix (windows, taps*C) and the pixels under it."""
     n, rows, ow = size
-    below = at * window.stride[0]
+    below, by_tap = at * window.stride[0], cols.reshape(n, rows, ow, window.taps, -1)
     for tap, ys, xs in window.each_tap(rows, ow):
-        down = slice(ys.start + below, ys.stop + below, ys.step)
+        down, share = slice(ys.start + below, ys.stop + below, ys.step), by_tap[:, :, :, tap]
         if planes:
-            share = cols.reshape(window.taps, -1, n, rows, ow)[tap]
-            yield share.swapaxes(0, 1), ground[:, cs, down, xs]
+            yield share.transpose(0, 3, 1, 2), ground[:, cs, down, xs]
         else:
-            yield cols.reshape(n, rows, ow, window.taps, -1)[:, :, :, tap], ground[:, down, xs, cs]
+            yield share, ground[:, down, xs, cs]
 
 
 def _layout(ground: Array, planes: bool, mem: Mem) -> Array:

@@ -143,10 +143,10 @@ class Middle:
         self.products = room("products", p, p, n, rows, columns, k)
         total, self.parts = n * rows * columns, list[tuple[Array, Array]]()
         points, products = self.points.reshape(p * p, total, c), self.products.reshape(p * p, total, k)
-        for part, height in _strips(total, c * cut.panel):
-            strips = points[:, None, part].reshape(p * p, 1, -1, height, c)
+        for part, height in strips(total, c * cut.panel):
+            some = points[:, None, part].reshape(p * p, 1, -1, height, c)
             into = products[:, part].reshape(p * p, -1, height, k // cut.panel, cut.panel)
-            self.parts.append((strips, into.transpose(0, 3, 1, 2, 4)))
+            self.parts.append((some, into.transpose(0, 3, 1, 2, 4)))
 
     def run(self, u: Array, some: slice) -> None:
         """At some of the points."""
@@ -155,7 +155,7 @@ class Middle:
             np.matmul(points[some], filters, out=products[some])
 
 
-def _strips(total: int, per_row: int) -> Iterator[tuple[slice, int]]:
+def strips(total: int, per_row: int) -> Iterator[tuple[slice, int]]:
     """Rows in strips of one height whose product is small, and a last strip with what is left."""
     height = -(-total // -(-total * per_row // SMALL))
     whole = total // height * height
