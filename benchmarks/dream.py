@@ -1,4 +1,7 @@
-"""VGG-16 against PyTorch, forward and a dream step: time in interleaved rounds, memory in processes."""
+"""VGG-16 against PyTorch, forward and a dream step: time in interleaved rounds, memory in processes.
+
+Of PyTorch's two layouts of memory the better one races, by a heat of its own.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +54,13 @@ def run(args: argparse.Namespace) -> None:
         }
         check(our_runs, torch_runs)
         for work, which in (("forward", 0), ("dream step", 1)):
-            runners = {f"torch {name}": pair[which] for name, pair in torch_runs.items()}
-            runners |= {name: pair[which] for name, pair in our_runs.items()}
+            theirs = {f"torch {name}": pair[which] for name, pair in torch_runs.items()}
+            tried = race(theirs, rounds=1, warm=1)
+            better = min(theirs, key=lambda name: tried[name])
+            runners = {better: theirs[better]} | {name: pair[which] for name, pair in our_runs.items()}
             times = race(runners, rounds=args.rounds)
             for name in our_runs:
-                times_faster = ratio(times, name, [f"torch {layout}" for layout in LAYOUTS])
+                times_faster = ratio(times, name, [better])
                 results.append(_row(work, size, name, times, times_faster))
                 print(_told(results[-1]), flush=True)
         results += memory(size)

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_info
 
 from minidnn.kernels.cpu.threads import CREW, available
 
-SETTLED = 0.25  # seconds; OpenMP's threads spin for 0.2
+SETTLED = 0.5  # seconds: the threads of OpenMP spin for 0.2, and who comes from a pause is slow at first
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -47,9 +47,9 @@ class Taken:
     ) -> None:
         """What is behind is done on the way where pixels are whole bytes of bits; else by `finished`."""
         n, h, w, k = shape
-        self.behind, self.mem = behind, mem
+        self.behind, self.mem, self.pool = behind, mem, None if behind is None else behind.pool
         self.rectifies = behind is not None and k % 8 == 0
-        self.pools = self.rectifies and may_pool and behind is not None and is_halved(shape, behind.pool)
+        self.pools = self.rectifies and may_pool and is_halved(shape, self.pool)
         self.y = fresh((n, h // 2, w // 2, k) if self.pools else shape, like, mem)
         self.bits: Array = fresh((n, h, w * k // 8), like, mem, np.uint8) if self.rectifies else None
         self.switches: Array = fresh(self.y.shape, like, mem, np.uint8) if self.pools else None
@@ -69,9 +69,9 @@ class Taken:
         out = found if self.pools else self.y[images, ys, xs]
         rectify(_in_rows(found), _in_rows(out))
         self.bits[images, ys, left * k // 8 : xs.stop * k // 8] = np.packbits(_in_rows(out) > 0, axis=2)
-        if self.pools:
+        if self.pools and self.pool is not None:
             at = images, slice(top // 2, ys.stop // 2), slice(left // 2, xs.stop // 2)
-            take_largest(self.behind.pool, found, self.y[at], self.switches[at])
+            take_largest(self.pool, found, self.y[at], self.switches[at])
 
     def finished(self) -> Array:
         """All of them, with what is behind; which now knows what it has to remember."""

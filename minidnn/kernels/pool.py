@@ -43,7 +43,7 @@ def take_largest(window: Window, ground: Array, y: Array, switches: Array) -> No
     (kh, kw), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
     rows = ground[:, : (oh - 1) * sy + (kh - 1) * dy + 1]
     wide = rows[:, :, : (ow - 1) * sx + 1 : sx]
-    taps = xp.zeros(wide.shape, switches.dtype) if kw == 1 else None
+    taps: Array = xp.zeros(wide.shape, switches.dtype) if kw == 1 else None
     for j in range(1, kw):
         pixel = rows[:, :, j * dx : j * dx + (ow - 1) * sx + 1 : sx]
         better = (pixel > wide) * number(j)

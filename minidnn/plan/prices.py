@@ -135,8 +135,10 @@ def _conv(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:
     if name == "im2col":
         return _plain(layer, x_shape, item)
     ground, y = _ground(layer.window, x_shape, item), item * prod(layer.out_shape(x_shape))
-    planes = (ground or item * prod(x_shape),) if x_shape[3] // layer.groups < chunked.FEW else ()
-    return Price(y, True, (*planes, *_chunks(layer, x_shape, item)), ground)
+    chunks = _chunks(layer, x_shape, item)
+    if x_shape[3] // layer.groups < chunked.FEW:
+        return Price(y, True, (ground or item * prod(x_shape), *chunks))
+    return Price(y, True, chunks, ground)
 
 
 def _conv_back(layer: L.Conv, how: Kernel, x_shape: Shape, item: int) -> Price:

@@ -32,7 +32,7 @@ def conv(
     n, h, width, c = x.shape
     (oh, ow), k = window.out_size(h, width), w.shape[3]
     y, planes = Taken((n, oh, ow, k), x, behind if groups == 1 else None, mem), c // groups < FEW
-    ground = _layout(padded(x, window), planes, mem)
+    ground = _planes(x, window, mem) if planes else padded(x, window)
 
     def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
         part = y.y[some, at : at + rows]
@@ -106,7 +106,8 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem
     """dzdw = rows(x)ᵀ @ dzdy, as im2col.conv_backward_w: (kh, kw, C/groups, K)."""
     (n, oh, ow, k), c = dzdy.shape, x.shape[3]
     planes, taps_c = c // groups < FEW, window.taps * (c // groups)
-    ground, sums = _layout(padded(x, window), planes, mem), fresh((SHARES, taps_c, k), x, mem)
+    ground = _planes(x, window, mem) if planes else padded(x, window)
+    sums = fresh((SHARES, taps_c, k), x, mem)
     images, rows = parts(n, (oh, ow), window, np.broadcast_to(x[:1, :1, :1, :1], (1, 1, c // groups, k)))
     todo = [(slice(first, first + images), at) for first in range(0, n, images) for at in range(0, oh, rows)]
 
@@ -172,9 +173,10 @@ def _by_tap(
             yield share, ground[:, down, xs, cs]
 
 
-def _layout(ground: Array, planes: bool, mem: Mem) -> Array:
-    if not planes:
-        return ground
-    turned = fresh((ground.shape[0], ground.shape[3], *ground.shape[1:3]), ground, mem)
-    turned[...] = ground.transpose(0, 3, 1, 2)
-    return turned
+def _planes(x: Array, window: Window, mem: Mem) -> Array:
+    """The padded images, (N, C, H, W)."""
+    (n, h, w, c), (top, _, left, _) = x.shape, window.pad
+    ground = fresh((n, c, *window.padded_size(h, w)), x, mem)
+    ground.fill(0)
+    ground[:, :, top : top + h, left : left + w] = x.transpose(0, 3, 1, 2)
+    return ground
