@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import compare, curves, dream, gpu, kernels, layers, memory, nets, train, weights
+from benchmarks import compare, curves, dream, gpu, kernels, layers, memory, nets, planned, train, weights
 from minidnn.errors import MinidnnError
 from minidnn.kernels.cpu import threads
 
@@ -14,6 +14,7 @@ RACES = {
     "kernels": kernels,
     "nets": nets,
     "dream": dream,
+    "planned": planned,
     "curves": curves,
     "memory": memory,
     "train": train,

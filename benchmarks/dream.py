@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> None:
         check(our_runs, torch_runs)
         for work, which in (("forward", 0), ("dream step", 1)):
             theirs = {f"torch {name}": pair[which] for name, pair in torch_runs.items()}
-            tried = race(theirs, rounds=1, warm=1)
-            better = min(theirs, key=lambda name: tried[name])
+            tried = race(theirs, rounds=3)
+            better = min(theirs, key=lambda name: statistics.median(tried[name]))
             runners = {better: theirs[better]} | {name: pair[which] for name, pair in our_runs.items()}
             times = race(runners, rounds=args.rounds)
             for name in our_runs:

@@ -67,7 +67,9 @@ def shifted(x, w):
 
 def winograd(x, w, transform=F2):
     (h, width, c), k = x.shape, w.shape[3]
-    to_points, from_filters, to_outputs = (getattr(transform, name).astype(x.dtype) for name in "bga")
+    to_points, from_filters, to_outputs = (
+        matrix.astype(x.dtype) for matrix in (transform.b, transform.g, transform.a)
+    )
     m, p = to_outputs.shape  # tiles of m x m outputs lie on p x p pixels, p = m + 2
     down, across = -(-h // m), -(-width // m)
     ground = np.pad(x, ((1, 1 + down * m - h), (1, 1 + across * m - width), (0, 0)))

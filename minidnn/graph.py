@@ -94,8 +94,9 @@ class Graph:
         if asked == before:
             return dict(known)
         try:
-            self._known = asked, self._shapes(image_shape, wanted)
-            return dict(self._known[1])
+            found = self._shapes(image_shape, wanted)
+            self._known = asked, found
+            return dict(found)
         except ShapeError as error:
             least = self._least_size(image_shape, wanted)
             if least is not None and least > min(image_shape[1:3]):
@@ -122,7 +123,7 @@ class Graph:
 
 def in_steps(nodes: Sequence[Node], looked_at: Collection[str]) -> list[tuple[Node, ...]]:
     """The nodes in order, but a convolution, the ReLU behind it and the max-pooling behind that as one step:
-    where nobody else reads what is between, and nobody looks at it.
+    where nobody else reads what is between, and nobody looks at it. It stands where its last node stood.
     """
     readers: dict[str, list[Node]] = {}
     for node in nodes:
@@ -131,7 +132,7 @@ def in_steps(nodes: Sequence[Node], looked_at: Collection[str]) -> list[tuple[No
     steps, passed = dict[str, tuple[Node, ...]](), set[str]()
     for node in nodes:
         step: tuple[Node, ...] = (node,)
-        for kind in (ReLU, MaxPool) if isinstance(node.layer, Conv) else ():
+        for kind in (ReLU, MaxPool) if type(node.layer) is Conv else ():
             behind = readers.get(step[-1].name, [])
             if step[-1].name in looked_at or [type(other.layer) for other in behind] != [kind]:
                 break

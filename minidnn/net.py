@@ -203,6 +203,8 @@ class Net(Weighted):
                         into.dzdx = part if into.dzdx is None else into.dzdx + part
         if res.sync:
             synchronize(dzdy)
+        for each in after:
+            res[each.name].backward_seconds = 0.0
         slot.backward_seconds = perf_counter() - began
 
     def _behind(self, res: Res, after: Sequence[Node]) -> Behind | None:

@@ -89,7 +89,7 @@ class Row:
     data_mem: int = 0
     param_mem: int = 0
     params: int = 0
-    back_mem: int = 0  # dz/dx here, and what the way back reads beside x: switches, energies
+    back_mem: int = 0  # dz/dx here, and what the way back reads beside x: bits, switches, energies
     work_mem: int = 0  # scratch of the plain kernel, used again by the next layer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 
@@ -95,6 +96,21 @@ def test_threads_get_arrays_of_their_own():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_pieces_never_overlap():
+    rng, arena, lent = np.random.default_rng(0), Arena(), {}
+    for number in range(2000):
+        if lent and rng.random() < 0.5:
+            lent.pop(list(lent)[rng.integers(len(lent))])
+        else:
+            lent[number] = arena.empty((int(2 ** rng.uniform(0, 16)),), LIKE, "uint8")
+            lent[number][...] = number % 251
+        if number % 100 == 0:
+            arena.begin()
+    spans = sorted((address(array), address(array) + array.size) for array in lent.values())
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    assert all((array == number % 251).all() for number, array in lent.items())
 
 
 def test_without_a_run_memory_is_new():

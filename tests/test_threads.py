@@ -125,6 +125,40 @@ def test_helpers_who_are_too_many_end():
     assert set(threading.enumerate()) <= before
 
 
+FORKED = """
+import os
+from minidnn.kernels.cpu.threads import CREW
+CREW.resize(2)
+done = []
+CREW.run([lambda: done.append(1)] * 5)
+if (child := os.fork()) == 0:
+    CREW.run([lambda: done.append(1)] * 5)
+    os._exit(len(done))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_child_that_was_forked_has_helpers_of_its_own():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "10", done.stderr
+
+
+def test_runs_at_once_share_the_helpers():
+    before, crew, most = set(threading.enumerate()), Crew(3), []
+
+    def run():
+        crew.run([lambda: time.sleep(0.002)] * 20)
+        most.append(len(set(threading.enumerate()) - before))
+
+    users = [threading.Thread(target=run) for _ in range(5)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(timeout=60)
+    assert len(most) == 5 and max(most) <= 5 + 2
+
+
 def test_nobody_holds_on_to_what_a_job_was_about():
     crew, thing = Crew(3), np.zeros(9)
     held = sys.getrefcount(thing)

@@ -24,8 +24,6 @@ class Behind:
     def __init__(self, pool: Window | None = None, bits: Array = None, switches: Array = None) -> None:
         self.pool, self.bits, self.switches = pool, bits, switches
 
-    # All at once.
-
     def forward(self, y: Array, mem: Mem, *, is_rectified: bool = False) -> Array:
         y, self.bits = (y, positive(y, mem)) if is_rectified else relu(y, mem)
         if self.pool is not None:
@@ -54,16 +52,11 @@ class Taken:
         self.bits: Array = fresh((n, h, w * k // 8), like, mem, np.uint8) if self.rectifies else None
         self.switches: Array = fresh(self.y.shape, like, mem, np.uint8) if self.pools else None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether all that is to be done is to write into y."""
-        return not self.rectifies
-
     def take(self, found: Array, images: slice, top: int, left: int) -> None:
         """(n, rows, columns, K), from that row and column of these images on."""
         _, rows, columns, k = found.shape
         ys, xs = slice(top, top + rows), slice(left, left + columns)
-        if self.is_plain:
+        if not self.rectifies:
             self.y[images, ys, xs] = found
             return
         out = found if self.pools else self.y[images, ys, xs]

@@ -54,6 +54,8 @@ def conv_backward(
     """(N, oh, ow, K), or what is like what comes of it behind, → (N, H, W, C)."""
     name = _name(dzdy, x_shape, w, window, groups, how)
     y_shape = (x_shape[0], *window.out_size(*x_shape[1:3]), w.shape[3])
+    if behind is not None and groups > 1:  # or every group would go through it again
+        dzdy, behind = behind.backward(dzdy, y_shape, mem), None
     if name == "chunked":
         return chunked.conv_backward(
             Given.through(dzdy, y_shape, behind, mem), w, window, x_shape, groups, mem

@@ -37,7 +37,7 @@ class Arena:
             return xp_of(like).empty(shape, kind)
         nbytes = prod(shape) * kind.itemsize
         with self._lock:
-            raw = self._lent(rounded(nbytes))
+            raw = self._cut(rounded(nbytes))
         return raw[:nbytes].view(kind).reshape(shape)
 
     def begin(self) -> None:
@@ -49,11 +49,12 @@ class Arena:
     @property
     def nbytes(self) -> int:
         """What lies ready, lent to nobody."""
-        kept = sum(desks.nbytes for desks in self.kept.values())
-        return kept + sum(stop - start for block in self._blocks for start, stop in block.free())
+        with self._lock:
+            ready = sum(stop - start for block in self._blocks for start, stop in block.free())
+        return ready + sum(desks.nbytes for desks in self.kept.values())
 
-    def _lent(self, need: int) -> Array:
-        """Cut from the smallest room that is large enough, or from a new block."""
+    def _cut(self, need: int) -> Array:
+        """From the smallest room that is large enough, or from a new block."""
         rooms = [
             (stop - start, start, number)
             for number, block in enumerate(self._blocks)

@@ -30,7 +30,7 @@ class Layer:
     """One step of a network. Subclasses give `forward` and `backward`, and `backward_params` if they learn.
 
     A backward names in its signature the state it needs, and the engine hands over just that: `x` the input,
-    `y` the output, `aux` what forward returned beside it. Always there are `x_shape`, `mem` and `mode`.
+    `y` the output, `aux` what forward returned beside it. Always there: `x_shape`, `mem`, `how` and `mode`.
     """
 
     @property

@@ -48,8 +48,8 @@ def is_on_card(net: Net) -> bool:
     return any(device_of(array) != "cpu" for array in net.params.values() if not is_placeholder(array))
 
 
-def at_once(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
-    """As `prices.at_once`: a shifted convolution rectifies its outputs as it crops them."""
+def step(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+    """As `prices.step`: a shifted convolution rectifies its outputs as it crops them."""
     conv, relu, *pool = layers
     shape = conv.out_shape(x_shape)
     found = forward(conv, how, [x_shape], prod(shape), item)
@@ -59,8 +59,8 @@ def at_once(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> li
     return [found, Price(aux=forward(relu, how, [shape], prod(shape), item).aux), *after]
 
 
-def at_once_back(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
-    """As `prices.at_once_back`."""
+def step_back(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+    """As `prices.step_back`."""
     conv, relu, *pool = layers
     shape = conv.out_shape(x_shape)
     before = [backward(each, how, [shape], prod(each.out_shape(shape)), item) for each in pool]

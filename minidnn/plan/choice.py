@@ -171,7 +171,7 @@ def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> Itera
         )
         in winograd.TRANSFORMS
     }
-    if any(fast.values()):
+    if any(fast.values()) and not all(fast.values()):
         yield "mixed", net.with_kernels({name: "winograd2" for name, has_many in fast.items() if has_many})
     for kernel in ("winograd2", "chunked") if fast else ():
         yield kernel, net.with_kernels(dict.fromkeys(fast, kernel))

@@ -21,7 +21,7 @@ class Forecast(NamedTuple):
     """Bytes at the worst moment, by what they are for."""
 
     x: int  # what layers said, and the image itself
-    aux: int  # switches, energies
+    aux: int  # bits, switches, energies
     dzdx: int
     workspace: int  # of the kernels, and blocks that the run keeps for its next step
     prepared: int  # filters as Winograd wants them

@@ -41,7 +41,7 @@ class Price(NamedTuple):
     desk: Mapping[str, int] = MappingProxyType({})  # of each worker
 
 
-def at_once(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+def step(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
     """Of a convolution, and of each layer that it does on the way from what came of the one before."""
     conv, relu, *pool = layers
     shape = conv.out_shape(x_shape)
@@ -56,7 +56,7 @@ def at_once(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> li
     return [found, Price(aux=rectified.aux), *pooled]
 
 
-def at_once_back(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
+def step_back(layers: Sequence[Any], how: Kernel, x_shape: Shape, item: int) -> list[Price]:
     """The way back through them, the last first."""
     conv, relu, *pool = layers
     shape = conv.out_shape(x_shape)

@@ -113,7 +113,7 @@ class Memory:
     def _room(self, need: int, least: int) -> Room:
         """For so many bytes; of a block at least so many-th."""
         fits = [r for r in self.free if r.nbytes >= need and self.blocks[r.block] <= least * need]
-        found = min(fits, key=lambda room: (room.nbytes, room.start), default=None)
+        found = min(fits, key=lambda room: (room.nbytes, room.start, room.block), default=None)
         if found is None:
             found = Room(1 + max(self.blocks, default=0), 0, need)
             self.blocks[found.block] = need
@@ -185,7 +185,7 @@ class Rehearsal:
         last_to_read = {name: step for step in steps for node in step for name in node.inputs}
         for step in steps:
             node, last = step[0], step[-1].name
-            found = self._prices(step, self.prices.forward, self.prices.at_once)
+            found = self._prices(step, self.prices.forward, self.prices.step)
             self.x[last] = self._run(step, found, self.x)
             for name in {last, *node.inputs} - self.x_kept:
                 if last_to_read.get(name, step) is step:
@@ -205,7 +205,7 @@ class Rehearsal:
             node, last = step[0], step[-1].name
             if last not in self.dzdx:
                 continue
-            found = self._prices(step, self.prices.backward, self.prices.at_once_back)
+            found = self._prices(step, self.prices.backward, self.prices.step_back)
             part = self._run(step, found, self.dzdx)
             for name in node.inputs:
                 if name in wanted or name == self.net.input:

@@ -45,17 +45,18 @@ def conv(
             out += b[ks]
         if not whole:
             part[..., ks] = out.reshape(*part.shape[:3], -1)
-        if not y.is_plain:
+        if y.rectifies:
             y.take(part, some, at, 0)
 
     with CREW.alone():
         images, rows = parts(n, (oh, ow), window, w)
-        CREW.run(
+        tasks = (
             partial(task, slice(first, first + images), at, rows, cs, ks)
             for first in range(0, n, images)
             for cs, ks in each_group(c, k, groups)
             for at in range(0, oh, rows)
         )
+        CREW.run(tasks, n * oh * ow * w.size)
     return y.finished() if groups == 1 or behind is None else behind.forward(y.y, mem)
 
 
@@ -74,7 +75,7 @@ def conv_backward(
     ground = fresh((n, c, gh, gw) if planes else (n, gh, gw, c), w, mem)
     ground.fill(0)
     turned = {ks.start: w[..., ks].reshape(-1, k // groups).T for _, ks in each_group(c, k, groups)}
-    if w.size <= SMALL <= n * oh * ow * w.size:
+    if w.size * SLIVER <= SMALL <= n * oh * ow * w.size:
         turned = {start: np.ascontiguousarray(filters) for start, filters in turned.items()}
 
     def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
@@ -89,12 +90,13 @@ def conv_backward(
         images, rows = parts(n, (oh, ow), window, w)
         rows = max(rows, -(-window.extent[0] // window.stride[0]))
         for begin in (0, rows):
-            CREW.run(
+            tasks = (
                 partial(task, slice(first, first + images), at, rows, cs, ks)
                 for first in range(0, n, images)
                 for cs, ks in each_group(c, k, groups)
                 for at in range(begin, oh, 2 * rows)
             )
+            CREW.run(tasks, n * oh * ow * w.size)
     if not planes:
         return ground[:, top : top + h, left : left + width]
     dzdx = fresh(x_shape, w, mem)

@@ -126,7 +126,7 @@ class Outward:
         m, (_, tall, wide, _), (h, w) = self.cut.m, self.tiles.shape, self.cut.size
         top, left = block.top * m, block.left * m
         h, w = min(tall, h - top), min(wide, w - left)
-        if y.is_plain and (h, w) == (tall, wide):
+        if not y.rectifies and (h, w) == (tall, wide):
             there = y.y[block.images, top : top + h, left : left + w]
             np.matmul(self.a, self.wide, out=there.reshape(self.in_tiles))
         else:

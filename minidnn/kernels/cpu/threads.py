@@ -22,6 +22,9 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+LITTLE = 12_000_000  # multiplications: fewer are done before a helper would be there
+
+
 class Crew:
     """Helpers, hired when first needed. The process has one crew; `resize` says how many may work at once."""
 
@@ -39,40 +42,62 @@ class Crew:
         with self._lock:
             self.size = max(1, size)
             while self._helpers and self._hired >= self.size:
-                self._helpers.pop().inbox.put(None)
-                self._hired -= 1
+                self._dismiss(self._helpers.pop())
 
-    def run(self, tasks: Iterable[Callable[[], None]]) -> None:
-        """Do all tasks, some here and some by helpers, and come back when all are done.
+    def run(self, tasks: Iterable[Callable[[], None]], multiplications: int = LITTLE) -> None:
+        """Do all tasks, some here and, if there is much to do, some by helpers; come back when all are done.
 
         The first error is raised when no task runs any more; those not yet begun are dropped.
         """
         todo = list(tasks)
         job, helpers = _Job(todo), list[_Helper]()
         try:
-            for _ in range(min(self.size, len(todo)) - 1):
-                helpers.append(self._hire())
-                helpers[-1].inbox.put(job)
+            for _ in range(min(self.size, len(todo)) - 1 if multiplications >= LITTLE else 0):
+                if (helper := self._hire()) is None:
+                    break
+                helpers.append(helper)
+                helper.inbox.put(job)
             job.work()
         except BaseException as error:  # Ctrl-C arrives in this thread, between two tasks
             job.stop(error, helpers)
-        for helper in helpers:
-            while helper.finished is not job.name:
-                try:
-                    helper.outbox.get()
-                except BaseException as error:  # Ctrl-C while waiting
-                    job.stop(error, helpers)
-            with self._lock:
-                self._helpers.append(helper)
+        while helpers:
+            try:
+                while helpers[-1].finished is not job.name:
+                    helpers[-1].outbox.get()
+                self._take_back(helpers.pop())
+            except BaseException as error:  # Ctrl-C while waiting
+                job.errors.append(error)
         if job.errors:
-            raise job.errors[0]
+            try:
+                raise job.errors[0]
+            finally:
+                del job  # or the error would hold what holds the error
 
-    def _hire(self) -> _Helper:
+    def forget(self) -> None:
+        """In a process that was forked: the helpers stayed behind in the other."""
+        self.__init__(self.size)  # type: ignore[misc]
+
+    def _hire(self) -> _Helper | None:
+        """One who is free, or a new one if there may be more."""
         with self._lock:
             if self._helpers:
                 return self._helpers.pop()
+            if self._hired >= self.size - 1:
+                return None
+            helper = _Helper()
             self._hired += 1
-        return _Helper()
+        return helper
+
+    def _take_back(self, helper: _Helper) -> None:
+        with self._lock:
+            if self._hired >= self.size:
+                self._dismiss(helper)
+            else:
+                self._helpers.append(helper)
+
+    def _dismiss(self, helper: _Helper) -> None:
+        helper.inbox.put(None)
+        self._hired -= 1
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -182,6 +207,8 @@ class Desks:
 
 
 CREW = Crew(available())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CREW.forget)
 
 
 @contextmanager

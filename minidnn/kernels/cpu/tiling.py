@@ -66,6 +66,7 @@ class Tiling:
         self.size, self.corner = window.out_size(*x_size), (window.pad[0], window.pad[2])
         self.rows, self.columns = (-(-side // self.m) for side in self.size)
         self.tiles = self.rows * self.columns  # of one image
+        self.multiplications = self.tiles * self.p**2 * c * k  # for one image
         per_tile = self.p**2 * (c + k)
         self.in_cache = max(1, IN_CACHE // per_tile)  # tiles
         self.at_once = max(1, AT_ONCE // (self.tiles * per_tile))  # images
@@ -85,16 +86,10 @@ class Tiling:
             self._blocks[n] = tuple(self._each(n, images, self.rows if images > 1 else rows, columns))
         return self._blocks[n]
 
-    def parts(self, n: int) -> tuple[Block, ...]:
-        """Some whole images, or of one image two rows."""
-        if -n not in self._blocks:
-            images = -(-n // TASKS)
-            self._blocks[-n] = tuple(self._each(n, images, self.rows if images > 1 else 2, self.columns))
-        return self._blocks[-n]
-
-    def whole(self, n: int) -> Iterator[Block]:
-        """Some whole images at a time."""
-        return self._each(n, -(-n // TASKS), self.rows, self.columns)
+    def parts(self, n: int, rows: int = 2) -> tuple[Block, ...]:
+        """Some whole images, or of one image some rows. The first is the largest."""
+        images = -(-n // TASKS)
+        return tuple(self._each(n, images, self.rows if images > 1 else rows, self.columns))
 
     def _each(self, n: int, images: int, rows: int, columns: int) -> Iterator[Block]:
         """About so many rows, in parts alike that 2 or 4 threads can share out."""

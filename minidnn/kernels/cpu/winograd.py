@@ -105,7 +105,8 @@ def _by_blocks(given: Given, y: Taken, cut: Tiling, u: Array, b: Array | None, d
             middle.run(u, slice(0, len(u)))
             desk.outward(cut, block.shape).run(middle.products, b, block, y)
 
-    CREW.run(partial(task, block) for block in cut.blocks(given.shape[0]))
+    blocks = cut.blocks(given.shape[0])
+    CREW.run((partial(task, block) for block in blocks), given.shape[0] * cut.multiplications)
 
 
 def _by_phases(
@@ -124,9 +125,10 @@ def _by_phases(
             desk.outward(cut, block.shape).run(middle.products[block.which], b, block.of(some), y)
 
     parts = cut.parts(shape[0])
-    CREW.run(partial(into_points, block) for block in parts)
-    CREW.run(partial(middle.run, u, slice(at, at + cut.p)) for at in range(0, len(u), cut.p))
-    CREW.run(partial(out, block) for block in parts)
+    points, much = (slice(at, at + cut.p) for at in range(0, len(u), cut.p)), shape[0] * cut.multiplications
+    CREW.run((partial(into_points, block) for block in parts), much)
+    CREW.run((partial(middle.run, u, part) for part in points), much)
+    CREW.run((partial(out, block) for block in parts), much)
 
 
 def conv_backward(dzdy: Array | Given, u: Array, window: Window, transform: Transform, mem: Mem) -> Array:
@@ -162,7 +164,7 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, transform: Transform,
     with CREW.alone():
         for first in range(0, n, some):
             images, answers = x[first : first + some], dzdy[first : first + some]
-            CREW.run(partial(into_points, block) for block in cut.whole(len(images)))
+            CREW.run(partial(into_points, block) for block in cut.parts(len(images), cut.rows))
             CREW.run(partial(multiply, point, len(images)) for point in range(p * p))
     both = np.kron(transform.g, transform.g).astype(x.dtype)  # (p², 9)
     return (both.T @ sums.reshape(len(both), c * k)).reshape(3, 3, c, k)
