@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         x, about = peers.picture(size), {"size": size, "threads": CREW.size}
         limit = min(peak_memory(TORCH.format(layout=layout, **about)) for layout in LAYOUTS)
         plan, forward, step = planned(x, limit)
-        theirs = {f"torch {layout}": peers.torchs(peers.vgg(), x, layout, CREW.size) for layout in LAYOUTS}
+        theirs = {layout: peers.torchs(peers.vgg(), x, layout, CREW.size) for layout in LAYOUTS}
         check({"planned": (forward, step)}, theirs)
         times = race(
             {"planned": step, **{name: pair[1] for name, pair in theirs.items()}}, rounds=args.rounds
