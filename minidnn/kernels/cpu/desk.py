@@ -31,16 +31,8 @@ class Desk:
         self._flat = dict[str, Array]()
         self._made = dict[tuple[type, Tiling, Shape], Any]()
 
-    def inward(self, cut: Tiling, shape: Shape) -> Inward:
-        return self._views(Inward, cut, shape)
-
-    def middle(self, cut: Tiling, shape: Shape) -> Middle:
-        return self._views(Middle, cut, shape)
-
-    def outward(self, cut: Tiling, shape: Shape) -> Outward:
-        return self._views(Outward, cut, shape)
-
-    def _views(self, kind: type, cut: Tiling, shape: Shape) -> Any:
+    def at(self, kind: type, cut: Tiling, shape: Shape) -> Any:
+        """An Inward, Middle or Outward for blocks of that shape."""
         key = kind, cut, shape
         if key not in self._made:
             for name, size in needs(cut, shape)[kind].items():

@@ -22,7 +22,7 @@ import numpy as np
 
 from minidnn.arrays import Array
 from minidnn.kernels.behind import Behind, Given, Taken
-from minidnn.kernels.cpu.desk import Middle, desks_of
+from minidnn.kernels.cpu.desk import Inward, Middle, Outward, desks_of
 from minidnn.kernels.cpu.threads import CREW, Desks
 from minidnn.kernels.cpu.tiling import Block, Tiling, Transform, tiling
 from minidnn.kernels.memory import Mem, fresh
@@ -100,10 +100,10 @@ def _by_blocks(given: Given, y: Taken, cut: Tiling, u: Array, b: Array | None, d
 
     def task(block: Block) -> None:
         with desks.one() as desk:
-            middle = desk.middle(cut, block.shape)
-            desk.inward(cut, block.shape).run(given, block, middle.points)
+            middle = desk.at(Middle, cut, block.shape)
+            desk.at(Inward, cut, block.shape).run(given, block, middle.points)
             middle.run(u, slice(0, len(u)))
-            desk.outward(cut, block.shape).run(middle.products, b, block, y)
+            desk.at(Outward, cut, block.shape).run(middle.products, b, block, y)
 
     blocks = cut.blocks(given.shape[0])
     CREW.run((partial(task, block) for block in blocks), given.shape[0] * cut.multiplications)
@@ -118,11 +118,11 @@ def _by_phases(
 
     def into_points(block: Block) -> None:
         with desks.one() as desk:
-            desk.inward(cut, block.shape).run(given, block.of(some), middle.points[block.which])
+            desk.at(Inward, cut, block.shape).run(given, block.of(some), middle.points[block.which])
 
     def out(block: Block) -> None:
         with desks.one() as desk:
-            desk.outward(cut, block.shape).run(middle.products[block.which], b, block.of(some), y)
+            desk.at(Outward, cut, block.shape).run(middle.products[block.which], b, block.of(some), y)
 
     parts = cut.parts(shape[0])
     points, much = (slice(at, at + cut.p) for at in range(0, len(u), cut.p)), shape[0] * cut.multiplications
@@ -154,7 +154,7 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, transform: Transform,
 
     def into_points(block: Block) -> None:
         with desks.one() as desk:
-            desk.inward(cut, block.shape).run(Given(images, images.shape), block, v[:, :, block.images])
+            desk.at(Inward, cut, block.shape).run(Given(images, images.shape), block, v[:, :, block.images])
         _back_into_points(answers[block.images], m[:, :, block.images], cut, mem)
 
     def multiply(point: int, count: int) -> None:
