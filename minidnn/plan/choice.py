@@ -50,6 +50,7 @@ class Plan:
     expected: Forecast | None = None
     work: float = 1.0  # how many times the arithmetic of the whole at once
     words: str = "the whole picture at once"
+    process: int = PROCESS
     _tilings: dict[Shape, Tiling] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -60,7 +61,7 @@ class Plan:
         """Bytes of the whole process, or of a GPU, at the worst moment, as far as that was asked."""
         if self.expected is None:
             return 0
-        lost = self.expected.step // LOST_ON_CARD if is_on_card(self.net) else PROCESS
+        lost = self.expected.step // LOST_ON_CARD if is_on_card(self.net) else self.process
         return self.expected.total + lost
 
     def gradient(
@@ -105,11 +106,13 @@ def choose(
     *,
     pictures: int = 0,
     between: int = 0,
+    process: int = PROCESS,
 ) -> Plan:
     """The quickest way to make steps on images (n, h, w, c) in a process that stays below max_memory.
 
-    That is all of it: Python, the weights, and the caller's own `pictures` and those `between` two steps, as
-    in `forecast`. For a net on a GPU it is the memory of that. With None there is no bound.
+    That is all of it: the weights, the caller's own `pictures` and those `between` two steps, as for
+    `forecast`, and `process` for Python and its libraries. For a net on a GPU it is the memory of that. With
+    None there is no bound.
     """
     if max_memory is None:
         return whole(net, targets)
@@ -117,7 +120,7 @@ def choose(
     at_once, least = 0, None
     for kernel, plan in sorted(plans(net, image_shape, layers), key=lambda found: found[1].work):
         expected = forecast(plan.net, image_shape, layers, tile=plan.tile, pictures=pictures, between=between)
-        plan = replace(plan, expected=expected)
+        plan = replace(plan, expected=expected, process=process)
         at_once = at_once or plan.need  # the first, with the least work, is the whole as it is
         if plan.need <= limit:
             return replace(plan, words=_told(plan, kernel, image_shape, limit, at_once))
