@@ -168,7 +168,7 @@ def test_smaller_filters_are_taken_where_they_are_enough():
 def test_a_bare_process_leaves_more_to_the_step():
     net = zoo.get("vgg16", seed=None)
     full, bare = (choose(net, SHAPE, LAYER, "950MB", process=size) for size in (110_000_000, 72_000_000))
-    assert full.need > bare.need - 1 and full.work > bare.work == 1
+    assert full.work > bare.work == 1
     assert bare.need == bare.expected.total + 72_000_000
 
 
