@@ -268,5 +268,4 @@ class Net(Weighted):
 
 def _window(after: Sequence[Node]) -> Window | None:
     """Of the pooling, if there is one behind the ReLU."""
-    layers = [node.layer for node in after]
-    return next((layer.window for layer in layers if isinstance(layer, MaxPool)), None)
+    return next((node.layer.window for node in after if isinstance(node.layer, MaxPool)), None)

@@ -40,7 +40,7 @@ def conv(
         flat = w[..., ks].reshape(cols.shape[1], -1)
         whole = groups == 1 and part.flags.c_contiguous
         out = part.reshape(len(cols), k) if whole else fresh((len(cols), flat.shape[1]), x, mem)
-        product(cols, flat, out)
+        _in_strips(cols, flat, out)
         if b is not None:
             out += b[ks]
         if not whole:
@@ -82,7 +82,7 @@ def conv_backward(
         part = given.rows(some, slice(at, min(at + rows, oh)), mem)[..., ks]
         out, filters = part.reshape(-1, part.shape[3]), turned[ks.start]  # (K, taps*C)
         back = fresh((len(out), filters.shape[1]), w, mem)
-        product(out, filters, back)
+        _in_strips(out, filters, back)
         for share, pixels in _by_tap(back, ground[some], at, part.shape[:3], window, cs, planes):
             pixels += share
 
@@ -126,7 +126,7 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem
     return sums.sum(axis=0).reshape(*window.kernel, c // groups, k)
 
 
-def product(a: Array, b: Array, out: Array) -> None:
+def _in_strips(a: Array, b: Array, out: Array) -> None:
     """a @ b in strips that BLAS takes as they lie, where these are no slivers."""
     if b.size * SLIVER > SMALL or not b.flags.c_contiguous:
         np.matmul(a, b, out=out)

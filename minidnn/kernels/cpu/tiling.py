@@ -16,8 +16,6 @@ AT_ONCE = 4_000_000  # numbers that images taken together may have at points
 ENOUGH = 64  # tiles that make it worth reading all filters for them alone
 MANY = 512  # tiles of one image: too many to have all at points at a time
 TASKS = 8  # that many images are at least shared out into
-
-
 Shape = tuple[int, int, int]  # images, and the rows and columns of tiles of each
 
 
