@@ -27,7 +27,7 @@ step(), step()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 512], help="sides (224 512)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 512, 1024], help="sides (224 512 1024)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7)")
 
 

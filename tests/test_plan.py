@@ -155,7 +155,6 @@ def test_with_less_the_work_grows_and_the_memory_does_not_pass_the_bound():
         assert before is None or plan.work > before
         before = plan.work
         assert "tiles of" in str(plan) and "where the whole takes 9" in str(plan)
-    assert "by winograd2 where there are many filters" in str(choose(net, SHAPE, LAYER, "900MB"))
     assert "by chunked for it prepares no filters" in str(choose(net, SHAPE, LAYER, "300MB"))
 
 
@@ -163,6 +162,14 @@ def test_smaller_filters_are_taken_where_they_are_enough():
     plan = choose(zoo.get("vgg16", seed=None), (1, 224, 224, 3), "relu5_3", "600MB")
     assert plan.tile is None and "by winograd2" in str(plan)
     assert plan.net.kernels()["conv5_3"] == "winograd2" and plan.net.kernels()["conv1_1"] == "chunked"
+
+
+def test_of_smaller_filters_as_few_are_taken_as_are_enough():
+    net = zoo.get("vgg16", seed=None)
+    plan, tighter = (choose(net, SHAPE, LAYER, limit) for limit in ("930MB", "850MB"))
+    assert "by winograd2 for its smaller filters from conv4_3 on" in str(plan)
+    assert plan.net.kernels()["conv4_3"] == "winograd2" and plan.net.kernels()["conv4_2"] == "winograd4"
+    assert "from conv4_1 on" in str(tighter) and 1 < plan.work < tighter.work < 1.2
 
 
 def test_a_bare_process_leaves_more_to_the_step():

@@ -24,19 +24,8 @@ PROCESS = 110_000_000  # bytes: Python, the libraries that a dream loads, and wh
 LOST_ON_CARD = 10  # of so many bytes one: tiles at an edge have other shapes, and leave gaps in its pool
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)  # pixels of a side
 TWICE_FORWARD = 1.5  # in tiles, the way forward is gone again for the way back
-WORK = {
-    "winograd4": 1.0,
-    "mixed": 1.15,
-    "winograd2": 1.5,
-    "chunked": 2.1,
-}  # times of a dream step, docs/speed.md
-MANY = 512 * 256  # pairs of channels whose filters make much of the memory, and little of the work
-OTHERWISE = {
-    "winograd4": "",
-    "mixed": ", by winograd2 where there are many filters",
-    "winograd2": ", by winograd2 for its smaller filters",
-    "chunked": ", by chunked for it prepares no filters",
-}
+SMALLER, NONE_PREPARED = 1.5, 2.1  # times of a dream step by winograd2 and by chunked, docs/speed.md
+APART = 3  # layers: a tile tries smaller filters from every third one on
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -49,7 +38,7 @@ class Plan:
     tile: tuple[int, int] | None = None  # own pixels of each; None: the whole at once
     expected: Forecast | None = None
     work: float = 1.0  # how many times the arithmetic of the whole at once
-    words: str = "the whole picture at once"
+    words: str = "the whole picture at once"  # or, until it is chosen, what is special about the kernels
     process: int = PROCESS
     _tilings: dict[Shape, Tiling] = field(default_factory=dict, repr=False)
 
@@ -118,18 +107,18 @@ def choose(
         return whole(net, targets)
     limit, layers = bytes_of(max_memory), tuple(listed(targets))
     at_once, least = 0, None
-    for kernel, plan in sorted(plans(net, image_shape, layers), key=lambda found: found[1].work):
+    for plan in sorted(plans(net, image_shape, layers), key=lambda found: found.work):
         expected = forecast(plan.net, image_shape, layers, tile=plan.tile, pictures=pictures, between=between)
         plan = replace(plan, expected=expected, process=process)
         at_once = at_once or plan.need  # the first, with the least work, is the whole as it is
         if plan.need <= limit:
-            return replace(plan, words=_told(plan, kernel, image_shape, limit, at_once))
+            return replace(plan, words=_told(plan, image_shape, limit, at_once))
         least = plan if least is None or plan.need < least.need else least
     raise TooLargeError(_why_not(net, image_shape, layers, limit, least))
 
 
-def plans(net: Net, image_shape: Shape, layers: tuple[Handle, ...]) -> Iterator[tuple[str, Plan]]:
-    """All ways to make a step, each with the name of its kernel, in no particular order."""
+def plans(net: Net, image_shape: Shape, layers: tuple[Handle, ...]) -> Iterator[Plan]:
+    """All ways to make a step, in no particular order."""
     names, (h, w) = net.names_of(layers), image_shape[1:3]
     tiles: dict[tuple[int, int] | None, float] = {None: 1.0}
     with suppress(UsageError):
@@ -139,9 +128,11 @@ def plans(net: Net, image_shape: Shape, layers: tuple[Handle, ...]) -> Iterator[
                 tile = min(side, h), min(side, w)
                 seen = prod(size_of(Tiling(net, image_shape, names, tile=tile).amidst().pixels))
                 tiles[tile] = TWICE_FORWARD * max(1.0, seen / prod(tile))
-    for kernel, chosen in _with_kernels(net, image_shape, names):
-        for size, work in tiles.items():
-            yield kernel, Plan(chosen, layers, size, work=work * WORK[kernel])
+    as_it_is, *smaller, none = _with_kernels(net, image_shape, names)
+    for tile, work in tiles.items():
+        some = smaller if tile is None else smaller[APART - 1 :: APART]
+        for chosen, times, words in (as_it_is, *some, none):
+            yield Plan(chosen, layers, tile, work=work * times, words=words)
 
 
 def bytes_of(size: int | str) -> int:
@@ -158,14 +149,28 @@ def bytes_of(size: int | str) -> int:
     return int(number * UNITS[unit])
 
 
-def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> Iterator[tuple[str, Net]]:
-    """The net as it is; and where it is free to choose, with smaller filters, and with none prepared."""
-    yield "winograd4", net
-    if net.about.get("kernels", "auto") != "auto":
-        return
-    shapes = net.shapes(image_shape, upto=names)
-    fast = {
-        node.name: node.layer.w.shape[2] * node.layer.w.shape[3] >= MANY
+def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> list[tuple[Net, float, str]]:
+    """The net as it is; with smaller filters in the last layer, in the last two …; and with none prepared.
+
+    Each with its work, of which the net as it is has 1. In the last layers the filters are largest and the
+    maps smallest: much memory for little work. A net whose kernels somebody chose has no other.
+    """
+    products = _products(net, image_shape, names)
+    found, smaller, done = [(net, 1.0, "")], dict[str, str](), 0
+    for name in reversed(products):
+        smaller, done = smaller | {name: "winograd2"}, done + products[name]
+        work = 1 + (SMALLER - 1) * done / sum(products.values())
+        since = "" if len(smaller) == len(products) else f" from {name} on"
+        found.append((net.with_kernels(smaller), work, f", by winograd2 for its smaller filters{since}"))
+    none = net.with_kernels(dict.fromkeys(products, "chunked")) if products else net
+    return [*found, (none, NONE_PREPARED, ", by chunked for it prepares no filters")]
+
+
+def _products(net: Net, image_shape: Shape, names: Collection[str]) -> dict[str, int]:
+    """The multiplications of each convolution by prepared filters, if the net is free to take others."""
+    shapes = net.shapes(image_shape, upto=names) if net.about.get("kernels", "auto") == "auto" else {}
+    return {
+        node.name: prod(shapes[node.name]) * node.layer.w[..., 0].size
         for node in net.nodes
         if node.name in shapes
         and isinstance(node.layer, Conv)
@@ -174,14 +179,10 @@ def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> Itera
         )
         in winograd.TRANSFORMS
     }
-    if any(fast.values()) and not all(fast.values()):
-        yield "mixed", net.with_kernels({name: "winograd2" for name, has_many in fast.items() if has_many})
-    for kernel in ("winograd2", "chunked") if fast else ():
-        yield kernel, net.with_kernels(dict.fromkeys(fast, kernel))
 
 
-def _told(plan: Plan, kernel: str, image_shape: Shape, limit: int, at_once: int) -> str:
-    fits = f"{OTHERWISE[kernel]}: about {in_words(plan.need)} of {in_words(limit)}"
+def _told(plan: Plan, image_shape: Shape, limit: int, at_once: int) -> str:
+    fits = f"{plan.words}: about {in_words(plan.need)} of {in_words(limit)}"
     if plan.tile is None:
         return f"the whole picture at once{fits}"
     down, across = Tiling(plan.net, image_shape, plan.layers, tile=plan.tile).grid
