@@ -13,8 +13,10 @@ import numpy as np
 from benchmarks import gpu, peers
 from benchmarks.race import record
 from minidnn import zoo
+from minidnn.graph import Node
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.layers import FC, Conv
+from minidnn.layers.base import Shape
 from minidnn.net import Net
 
 TARGETS = {"vgg16": "prob", "squeezenet1.1": "prob", "googlenet": "prob"}
@@ -59,37 +61,58 @@ def profile(net: Net, target: str, x: np.ndarray, rounds: int, limits: Limits) -
             slot = res[node.name]
             seconds.setdefault(node.name, []).append((slot.seconds, slot.backward_seconds))
     chosen, shapes = net.kernels(x.shape[1:3]), net.shapes(x.shape)
-    rows = []
-    for node in on_the_way:
-        there, back = (statistics.median(column) for column in zip(*seconds[node.name], strict=True))
-        inputs, output = [shapes[name] for name in node.inputs], shapes[node.name]
-        flops = 2 * int(np.prod(output[:3])) * node.layer.w.size if isinstance(node.layer, Conv | FC) else 0
-        held = sum(array.nbytes for array in node.layer.params.values())
-        moved = 4 * sum(int(np.prod(shape)) for shape in (*inputs, output)) + held
-        least = max(flops / limits.gflops, moved / limits.gbytes) / 1e9  # seconds at the limit
-        rows.append(
-            {
-                "layer": node.name,
-                "kind": type(node.layer).__name__,
-                "kernel": chosen.get(node.name, ""),
-                "forward ms": 1e3 * there,
-                "backward ms": 1e3 * back,
-                "GFLOP/s": flops / there / 1e9 if there else 0.0,
-                "GB/s": moved / there / 1e9 if there else 0.0,
-                "share": least / there if there else 0.0,
-                "backward share": least / back if back else 0.0,
-            }
-        )
-    return rows
+    return [
+        row(step, chosen.get(step[0].name, ""), shapes, seconds[step[0].name], limits)
+        for step in steps(on_the_way, {name for name, taken in seconds.items() if any(map(any, taken))})
+    ]
+
+
+def steps(nodes: list[Node], timed: set[str]) -> list[list[Node]]:
+    """Each layer that took time, with those behind it that it did on the way."""
+    found: list[list[Node]] = []
+    for node in nodes:
+        if node.name in timed or not found:
+            found.append([node])
+        else:
+            found[-1].append(node)
+    return found
+
+
+def row(
+    step: list[Node],
+    kernel: str,
+    shapes: dict[str, Shape],
+    seconds: list[tuple[float, float]],
+    limits: Limits,
+) -> dict[str, Any]:
+    """What a step did in the medians of its seconds, there and back, and what it could have done."""
+    node, last = step[0], step[-1]
+    there, back = (statistics.median(column) for column in zip(*seconds, strict=True))
+    taken, made = [shapes[name] for name in node.inputs], shapes[node.name]
+    flops = 2 * int(np.prod(made[:3])) * node.layer.w.size if isinstance(node.layer, Conv | FC) else 0
+    held = sum(array.nbytes for array in node.layer.params.values())
+    moved = 4 * sum(int(np.prod(shape)) for shape in (*taken, shapes[last.name])) + held
+    least = max(flops / limits.gflops, moved / limits.gbytes) / 1e9  # seconds at the limit
+    return {
+        "layer": node.name,
+        "kind": "+".join(type(each.layer).__name__ for each in step),
+        "kernel": kernel,
+        "forward ms": 1e3 * there,
+        "backward ms": 1e3 * back,
+        "GFLOP/s": flops / there / 1e9 if there else 0.0,
+        "GB/s": moved / there / 1e9 if there else 0.0,
+        "share": least / there if there else 0.0,
+        "backward share": least / back if back else 0.0,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line a layer, and a line for each kind; a layer that its neighbour does on the way has no time."""
-    lines = [f"{'layer':28} {'kind':14} {'kernel':10} {'there ms':>9} {'back ms':>8}  GFLOP/s   GB/s  share"]
+    """A line a layer, with what it does on the way for those behind it, and a line for each kind."""
+    lines = [f"{'layer':28} {'kind':17} {'kernel':10} {'there ms':>9} {'back ms':>8}  GFLOP/s   GB/s  share"]
     for row in rows:
         speeds = f"{row['GFLOP/s']:8.0f} {row['GB/s']:6.1f} {row['share']:6.2f}" if row["share"] else ""
         lines.append(
-            f"{row['layer']:28} {row['kind']:14} {row['kernel']:10} "
+            f"{row['layer']:28} {row['kind']:17} {row['kernel']:10} "
             f"{row['forward ms']:9.2f} {row['backward ms']:8.2f} {speeds}"
         )
     total = sum(row["forward ms"] + row["backward ms"] for row in rows)
@@ -98,7 +121,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             sum(row[way] for row in rows if row["kind"] == kind) for way in ("forward ms", "backward ms")
         )
         share = 100 * (there + back) / total
-        lines.append(f"{'all ' + kind:28} {'':25} {there:9.2f} {back:8.2f}  {share:5.1f} % of the step")
+        lines.append(f"{'all ' + kind:28} {'':28} {there:9.2f} {back:8.2f}  {share:5.1f} % of the step")
     return "\n".join(lines)
 
 

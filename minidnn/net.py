@@ -15,7 +15,7 @@ from minidnn.arrays import Array, synchronize
 from minidnn.entrance import check_seeds, check_weights, fitting_image, named_seeds
 from minidnn.errors import StaleResError, UsageError
 from minidnn.graph import Handle, Node, as_asked, in_steps, listed, noted
-from minidnn.kernels import Behind
+from minidnn.kernels import Behind, ReluPool
 from minidnn.layers import Layer, MaxPool
 from minidnn.layers.base import as_handed, reads
 from minidnn.params import Weighted
@@ -160,13 +160,13 @@ class Net(Weighted):
 
     def _forward(self, res: Res, step: tuple[Node, ...], mode: str, rng: np.random.Generator | None) -> None:
         (node, *after), began = step, perf_counter()
-        behind = Behind(_window(after)) if after else None
+        behind = ReluPool(_window(after)) if after else None
         lent = {"mem": res.mem, "how": self.prepared[node.name], "mode": mode, "rng": rng, "behind": behind}
         with noted(node):
             y, aux = node.layer.forward(*(res[name].x for name in node.inputs), **lent)
         if res.sync:
             synchronize(y)
-        known = (aux,) if behind is None else (aux, behind.bits, behind.switches)
+        known = (aux,) if behind is None else (None, aux.bits, aux.switches)
         for each, remembered in zip(step, known, strict=False):
             slot = res[each.name]
             slot.aux, slot.mode, slot.aux_dropped, slot.seconds = remembered, mode, False, 0.0
@@ -207,7 +207,7 @@ class Net(Weighted):
             res[each.name].backward_seconds = 0.0
         slot.backward_seconds = perf_counter() - began
 
-    def _behind(self, res: Res, after: Sequence[Node]) -> Behind | None:
+    def _behind(self, res: Res, after: Sequence[Node]) -> Behind:
         """What was done on the way forward by the convolution before these nodes."""
         if not after:
             return None
@@ -215,7 +215,7 @@ class Net(Weighted):
         for node in reversed(after):
             with noted(node):
                 known.append(self._state(res, node, node.layer.backward)["aux"])
-        return Behind(_window(after), *reversed(known))
+        return ReluPool(_window(after), *reversed(known))
 
     def _state(self, res: Res, node: Node, method: Callable) -> dict[str, Any]:
         """What a backward asks for by its signature, and what is always there."""

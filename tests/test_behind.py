@@ -8,7 +8,7 @@ import pytest
 from minidnn import layers as L
 from minidnn.errors import StaleResError
 from minidnn.graph import Node, in_steps
-from minidnn.kernels import Behind, Kernel
+from minidnn.kernels import Kernel, ReluPool
 from minidnn.kernels.cpu import tiling, winograd
 from minidnn.kernels.memory import Arena
 from minidnn.net import Net
@@ -55,8 +55,7 @@ def test_it_is_one_after_the_other_both_ways(name, shape, k, pad, pool):
 
     how, mem = Kernel(name), Arena()
     for _ in range(2):  # the second time on a desk that has served
-        behind = Behind(pool)
-        found, _ = conv.forward(x, how=how, mem=mem, behind=behind)
+        found, behind = conv.forward(x, how=how, mem=mem, behind=ReluPool(pool))
         assert near(found, y) and np.array_equal(behind.bits, bits)
         assert (switches is None and behind.switches is None) or np.array_equal(behind.switches, switches)
 
@@ -72,10 +71,10 @@ def test_it_is_one_after_the_other_both_ways(name, shape, k, pad, pool):
 def test_groups_are_too(groups):
     rng = np.random.default_rng(1)
     conv = L.Conv(rng.standard_normal((3, 3, 16 // groups, 16)), None, Window.of(3, pad=1), groups)
-    x, behind = rng.standard_normal((2, 6, 8, 16)), Behind(Window.of(2, stride=2))
+    x = rng.standard_normal((2, 6, 8, 16))
     y, bits = L.ReLU().forward(conv.forward(x)[0])
     pooled, switches = L.MaxPool(Window.of(2, stride=2)).forward(y)
-    found, _ = conv.forward(x, how=Kernel("chunked"), behind=behind)
+    found, behind = conv.forward(x, how=Kernel("chunked"), behind=ReluPool(Window.of(2, stride=2)))
     assert near(found, pooled) and np.array_equal(behind.bits, bits)
     assert np.array_equal(behind.switches, switches)
     dzdy = rng.standard_normal(found.shape)
@@ -100,8 +99,8 @@ def test_it_is_the_same_where_rows_are_cut(name, monkeypatch):
     )
     y, bits = L.ReLU().forward(conv.forward(x)[0])
     pooled, switches = L.MaxPool(pool).forward(y)
-    behind = Behind(pool)
-    assert near(conv.forward(x, how=Kernel(name), behind=behind)[0], pooled)
+    found, behind = conv.forward(x, how=Kernel(name), behind=ReluPool(pool))
+    assert near(found, pooled)
     assert np.array_equal(behind.bits, bits) and np.array_equal(behind.switches, switches)
     dzdy = rng.standard_normal(pooled.shape)
     wanted = L.MaxPool(pool).backward(dzdy, aux=switches, x_shape=y.shape)

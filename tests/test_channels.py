@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidnn import kernels
+from minidnn import LRN, kernels
 from minidnn.kernels.cpu import channels
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.memory import Arena
@@ -45,6 +45,20 @@ def test_products_with_a_number_for_each_channel_are_numpys(shape):
     mem = Arena()
     np.testing.assert_allclose(kernels.scaled(x, a, c, mem), x * a + c, rtol=1e-14)
     np.testing.assert_allclose(kernels.blended(x, a, y, b, c, mem), x * a + y * b + c, rtol=1e-13)
+
+
+@shapes
+def test_a_norm_across_channels_in_pieces_is_that_of_the_whole(shape):
+    """Each piece has whole pixels; in a view, which goes at once, the numbers are the same."""
+    layer, x, dzdy = LRN(3, kappa=1.5, alpha=0.3), drawn(shape), drawn(shape, 1)
+    y, energy = layer.forward(x, mem=Arena())
+    dzdx = layer.backward(dzdy, x=x, aux=energy, mem=Arena())
+    wide = np.stack([x, dzdy], axis=-1)
+    view, seed = wide[..., 0], wide[..., 1]
+    whole, same = layer.forward(view)
+    np.testing.assert_array_equal(energy, same)
+    np.testing.assert_array_equal(y, whole)
+    np.testing.assert_array_equal(dzdx, layer.backward(seed, x=view, aux=same))
 
 
 def test_a_variance_far_from_0_is_exact():

@@ -12,7 +12,7 @@ from minidnn import layers as L
 from minidnn import zoo
 from minidnn.errors import UnknownLayerError, UsageError
 from minidnn.gradcheck import audit, check_direction
-from minidnn.kernels import Behind, Kernel
+from minidnn.kernels import Kernel, ReluPool
 from minidnn.kernels.cpu import chunked, tiling, winograd
 from minidnn.kernels.cpu.threads import CREW, Crew
 from minidnn.kernels.memory import Arena
@@ -126,7 +126,7 @@ def test_many_small_images_give_the_same_however_many_a_task_takes(name, in_cach
     dzdy = np.random.default_rng(1).standard_normal(layer.out_shape(x.shape))
     how, plain = Kernel(name), layer.forward(x)[0]
     assert near(layer.forward(x, how=how)[0], plain, 1e-13)
-    assert near(layer.forward(x, how=how, behind=Behind())[0], np.maximum(plain, 0), 1e-13)
+    assert near(layer.forward(x, how=how, behind=ReluPool())[0], np.maximum(plain, 0), 1e-13)
     expected = layer.backward(dzdy, x_shape=x.shape)
     assert near(layer.backward(dzdy, x_shape=x.shape, how=how), expected, 1e-13)
 

@@ -91,8 +91,8 @@ def test_shifted_products_are_the_convolution_and_its_gradients(window, device):
     y = plain_conv(x, w, b, window)
     dzdy = numbers(*y.shape, seed=3)
     x_, w_, b_, dzdy_ = (to_device(a, device) for a in (x, w, b, dzdy))
-    assert np.allclose(to_host(shifted.conv(x_, w_, b_, window, 1, None)), y)
-    found = to_host(shifted.conv(x_, w_, None, window, 1, None, kernels.Behind()))
+    assert np.allclose(to_host(shifted.conv(x_, w_, b_, window, 1, None, None)[0]), y)
+    found = to_host(shifted.conv(x_, w_, None, window, 1, None, kernels.ReluPool())[0])
     assert np.allclose(found, np.maximum(y - b, 0))
     found = to_host(shifted.conv_backward(dzdy_, w_, window, x.shape, 1, None))
     assert np.allclose(found, plain_conv_backward(dzdy, w, window, x_shape=x.shape))
@@ -219,7 +219,7 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         shapes = (1, 6, 7, 9), (3, 3, 9, 5), (5,)
         x, w, b = (numbers(*shape, seed=seed, dtype="float32") for seed, shape in enumerate(shapes))
         there = [to_device(a, "cuda") for a in (x, w, b)]
-        y = kernels.conv(*there, window, behind=kernels.Behind(), how=kernels.Kernel("shifted"))
+        y, _ = kernels.conv_through(*there, window, kernels.ReluPool(), how=kernels.Kernel("shifted"))
         assert np.allclose(to_host(y), np.maximum(plain_conv(x, w, b, window), 0), atol=1e-4)
         assert card.launched == ["place", "crop", "positive"] and len(card.products) == 8, (
             "the first is CuPy's"

@@ -18,17 +18,17 @@ from minidnn.kernels.pool import both_of_pairs, max_pool, take_largest, unpool
 from minidnn.window import Window
 
 
-class Behind:
-    """max(y, 0), and pooled if there is a window. It has the bits and switches that the way back wants."""
+class ReluPool(NamedTuple):
+    """max(y, 0), and pooled if there is a window; after the way forward with what the way back wants."""
 
-    def __init__(self, pool: Window | None = None, bits: Array = None, switches: Array = None) -> None:
-        self.pool, self.bits, self.switches = pool, bits, switches
+    pool: Window | None = None
+    bits: Array = None  # of the ReLU
+    switches: Array = None  # of the pooling
 
-    def forward(self, y: Array, mem: Mem, *, is_rectified: bool = False) -> Array:
-        y, self.bits = (y, positive(y, mem)) if is_rectified else relu(y, mem)
-        if self.pool is not None:
-            y, self.switches = max_pool(y, self.pool, mem)
-        return y
+    def forward(self, y: Array, mem: Mem, *, is_rectified: bool = False) -> tuple[Array, Behind]:
+        y, bits = (y, positive(y, mem)) if is_rectified else relu(y, mem)
+        y, switches = (y, None) if self.pool is None else max_pool(y, self.pool, mem)
+        return y, ReluPool(self.pool, bits, switches)
 
     def backward(self, dzdy: Array, y_shape: tuple[int, ...], mem: Mem) -> Array:
         """dz/dy of the convolution's y, from that by what comes of it here."""
@@ -37,11 +37,14 @@ class Behind:
         return relu_backward(dzdy, self.bits, mem)
 
 
+Behind = ReluPool | None  # None: nothing is done on the way
+
+
 class Taken:
     """The outputs of a convolution, filled in by `take` in any order."""
 
     def __init__(
-        self, shape: tuple[int, ...], like: Array, behind: Behind | None, mem: Mem, *, may_pool: bool = False
+        self, shape: tuple[int, ...], like: Array, behind: Behind, mem: Mem, *, may_pool: bool = False
     ) -> None:
         """What is behind is done on the way where pixels are whole bytes of bits; else by `finished`."""
         n, h, w, k = shape
@@ -66,18 +69,14 @@ class Taken:
             at = images, slice(top // 2, ys.stop // 2), slice(left // 2, xs.stop // 2)
             take_largest(self.pool, found, self.y[at], self.switches[at])
 
-    def finished(self) -> Array:
-        """All of them, with what is behind; which now knows what it has to remember."""
-        behind = self.behind
-        if behind is None:
-            return self.y
-        if not self.rectifies:
-            return behind.forward(self.y, self.mem)
-        behind.bits, behind.switches = self.bits.reshape(-1), self.switches
-        if behind.pool is None or self.pools:
-            return self.y
-        y, behind.switches = max_pool(self.y, behind.pool, self.mem)
-        return y
+    def finished(self) -> tuple[Array, Behind]:
+        """All of them, with what is behind, and what that remembers."""
+        if self.behind is None or not self.rectifies:
+            return (self.y, None) if self.behind is None else self.behind.forward(self.y, self.mem)
+        y, switches = self.y, self.switches
+        if self.pool is not None and not self.pools:
+            y, switches = max_pool(y, self.pool, self.mem)
+        return y, ReluPool(self.pool, self.bits.reshape(-1), switches)
 
 
 class Given(NamedTuple):
@@ -85,10 +84,10 @@ class Given(NamedTuple):
 
     x: Array
     shape: tuple[int, ...]
-    behind: Behind | None = None
+    behind: Behind = None
 
     @classmethod
-    def through(cls, dzdy: Array, shape: tuple[int, ...], behind: Behind | None, mem: Mem) -> Given:
+    def through(cls, dzdy: Array, shape: tuple[int, ...], behind: Behind, mem: Mem) -> Given:
         """The gradient of that shape by a convolution's output, from that by what comes of it behind."""
         if behind is None:
             return cls(dzdy, shape)
@@ -126,7 +125,7 @@ def _unpooled(dzdy: Array, switches: Array, images: slice, ys: slice, xs: slice)
     there = images, slice(top, -(-ys.stop // 2)), slice(left, -(-xs.stop // 2))
     n, rows, columns, k = dzdy[there].shape
     ground = np.empty((n, 2 * rows, 2 * columns, k), dzdy.dtype)
-    both_of_pairs(dzdy[there], switches[there], ground)
+    both_of_pairs(ground, dzdy[there], switches[there])
     return ground[:, ys.start - 2 * top : ys.stop - 2 * top, xs.start - 2 * left : xs.stop - 2 * left]
 
 

@@ -5,6 +5,9 @@ In the words of NumPy and CuPy alike; NumPy's arrays are worked off in pieces.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from minidnn.arrays import Array, xp_of
@@ -43,6 +46,11 @@ def blended(x: Array, a: Array, y: Array, b: Array, c: Array, mem: Mem = None) -
     if ready(x, a, y, b, c):
         return cuda.blended(x, a, y, b, c, mem)
     return channels.blended(x, a, y, b, c, mem) if _in_pieces(x, a, y, b, c) else x * a + y * b + c
+
+
+def by_pixel(formula: Callable[..., Any], *arrays: Array, results: int, mem: Mem = None) -> Any:
+    """formula(*arrays), so many arrays of the same shape, where no pixel asks for another one."""
+    return channels.by_pixel(formula, arrays, results, mem) if _in_pieces(*arrays) else formula(*arrays)
 
 
 def _in_pieces(*arrays: Array) -> bool:

@@ -15,17 +15,27 @@ from minidnn.window import Window
 
 
 def conv(
+    x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1, how: How = None, mem: Mem = None
+) -> Array:
+    """(N, H, W, C) → (N, oh, ow, K)"""
+    return conv_through(x, w, b, window, None, groups=groups, how=how, mem=mem)[0]
+
+
+def conv_through(
     x: Array,
     w: Array,
     b: Array | None,
     window: Window,
+    behind: Behind,
     *,
     groups: int = 1,
     how: How = None,
     mem: Mem = None,
-    behind: Behind | None = None,
-) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K), and on through what is behind: cheapest while the cache has it."""
+) -> tuple[Array, Behind]:
+    """(N, H, W, C) → (N, oh, ow, K), and on through what is behind while the cache has it.
+
+    With the result comes what is behind, now with all that its way back wants.
+    """
     name = _name(x, x.shape, w, window, groups, how)
     if name == "chunked":
         return chunked.conv(x, w, b, window, groups, mem, behind)
@@ -35,9 +45,8 @@ def conv(
         return winograd.conv(x, u, b, window, transform, mem, behind)
     if how is not None and name == "shifted":
         return shifted.conv(x, w, b, window, groups, mem, behind, how.factors)
-    if behind is None:
-        return im2col.conv(x, w, b, window, groups=groups, mem=mem)
-    return behind.forward(im2col.conv(x, w, b, window, groups=groups, mem=mem), mem)
+    y = im2col.conv(x, w, b, window, groups=groups, mem=mem)
+    return (y, None) if behind is None else behind.forward(y, mem)
 
 
 def conv_backward(
@@ -49,7 +58,7 @@ def conv_backward(
     groups: int = 1,
     how: How = None,
     mem: Mem = None,
-    behind: Behind | None = None,
+    behind: Behind = None,
 ) -> Array:
     """(N, oh, ow, K), or what is like what comes of it behind, → (N, H, W, C)."""
     name = _name(dzdy, x_shape, w, window, groups, how)

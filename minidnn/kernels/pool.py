@@ -59,7 +59,7 @@ def take_largest(window: Window, ground: Array, y: Array, switches: Array) -> No
         best, won = xp.maximum(best, row, out=y), xp.maximum(won, below, out=switches)
 
 
-def both_of_pairs(y: Array, switches: Array, ground: Array) -> None:
+def both_of_pairs(ground: Array, y: Array, switches: Array) -> None:
     """Every value to the pixel of its 2 x 2 that the switch names, the other three are 0: rows first."""
     xp, (n, oh, ow, c) = xp_of(y), y.shape
     rows = xp.empty((n, oh, 2, ow, c), y.dtype)
@@ -80,20 +80,12 @@ def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, 
     ground = fresh((n, *window.padded_size(h, w), c), y, mem)
     if not window.in_pairs or ground.shape[1:3] != (2 * y.shape[1], 2 * y.shape[2]):
         ground.fill(0)
-    if window.overlaps:
+    if window.in_pairs:
+        in_blocks(both_of_pairs, window, ground, y, switches)
+    else:
         for tap, ys, xs in window.each_tap(*y.shape[1:3]):
             ground[:, ys, xs] += y * (switches == tap)
-    else:
-        in_blocks(partial(_put_back, window), window, ground, y, switches)
     return ground[:, top : top + h, left : left + w]
-
-
-def _put_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
-    if window.in_pairs:
-        both_of_pairs(y, switches, ground)
-        return
-    for tap, ys, xs in window.each_tap(*y.shape[1:3]):
-        xp_of(y).multiply(y, switches == tap, out=ground[:, ys, xs])
 
 
 def in_blocks(work: Callable[..., None], window: Window, ground: Array, *by_window: Array) -> None:

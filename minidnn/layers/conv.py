@@ -85,12 +85,12 @@ class Conv(Bank):
         return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
     def forward(
-        self, x: Array, *, how: How = None, mem: Mem = None, behind: Behind | None = None, **_: Any
-    ) -> tuple[Array, None]:
-        """With `behind`, what comes out behind that, where nobody wants to see what is between."""
+        self, x: Array, *, how: How = None, mem: Mem = None, behind: Behind = None, **_: Any
+    ) -> tuple[Array, Behind]:
+        """With `behind`, what comes out there, and what its way back wants; nobody sees what is between."""
         self.out_shape(x.shape)
         w, b, window, groups = self.w, self.b, self.window, self.groups
-        return kernels.conv(x, w, b, window, groups=groups, how=how, mem=mem, behind=behind), None
+        return kernels.conv_through(x, w, b, window, behind, groups=groups, how=how, mem=mem)
 
     def backward(
         self,
@@ -99,7 +99,7 @@ class Conv(Bank):
         x_shape: Shape,
         how: How = None,
         mem: Mem = None,
-        behind: Behind | None = None,
+        behind: Behind = None,
         **_: Any,
     ) -> Array:
         """With `behind`, dzdy is by what comes out behind that."""

@@ -83,6 +83,8 @@ def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: 
         return _plain(layer, x_shape, item)
     if isinstance(layer, L.MaxPool):
         return Price(item * y, aux=y * (1 if layer.window.taps <= 256 else 4))
+    if isinstance(layer, L.LRN):
+        return Price(item * y, fresh=2 * item * y, aux=item * y)
     return prices.forward(layer, how, x_shapes, y, item)
 
 

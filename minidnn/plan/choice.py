@@ -129,10 +129,10 @@ def plans(net: Net, image_shape: Shape, layers: tuple[Handle, ...]) -> Iterator[
                 seen = prod(size_of(Tiling(net, image_shape, names, tile=tile).amidst().pixels))
                 tiles[tile] = TWICE_FORWARD * max(1.0, seen / prod(tile))
     as_it_is, *smaller, none = _with_kernels(net, image_shape, names)
-    for tile, work in tiles.items():
-        some = smaller if tile is None else smaller[APART - 1 :: APART]
+    for size, work in tiles.items():
+        some = smaller if size is None else smaller[APART - 1 :: APART]
         for chosen, times, words in (as_it_is, *some, none):
-            yield Plan(chosen, layers, tile, work=work * times, words=words)
+            yield Plan(chosen, layers, size, work=work * times, words=words)
 
 
 def bytes_of(size: int | str) -> int:

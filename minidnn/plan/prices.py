@@ -15,6 +15,7 @@ from minidnn import layers as L
 from minidnn.kernels.behind import is_halved
 from minidnn.kernels.choice import Kernel
 from minidnn.kernels.cpu import chunked, winograd
+from minidnn.kernels.cpu.channels import PIECE
 from minidnn.kernels.cpu.desk import Middle, needs
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.im2col import ROWS_AT_ONCE
@@ -85,8 +86,10 @@ def forward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item: 
     if isinstance(layer, L.MaxPool):
         switches = y * (1 if layer.window.taps <= 256 else 4)
         return Price(item * y, True, fresh=_ground(layer.window, x_shape, item), aux=switches)
-    if isinstance(layer, L.LRN):
+    if isinstance(layer, L.LRNWithin):
         return Price(item * y, fresh=2 * item * y, aux=item * y)
+    if isinstance(layer, L.LRN):
+        return Price(item * y, True, fresh=3 * item * min(y, PIECE) * CREW.size, aux=item * y)
     if isinstance(layer, L.AvgPool):
         return Price(item * y, fresh=_ground(layer.window, x_shape, item) + item * y)
     if isinstance(layer, L.Concat | L.Add | L.FC | L.GlobalAvgPool | L.PadChannels):
@@ -108,9 +111,11 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
         return Price(x, True)
     if isinstance(layer, L.MaxPool | L.MaxUnpool):
         whole = item * x_shape[0] * prod(layer.window.padded_size(*x_shape[1:3])) * x_shape[3]
-        return Price(whole, True, fresh=(item + 1) * y if layer.window.overlaps else 0)
-    if isinstance(layer, L.LRN):
+        return Price(whole, True, fresh=0 if layer.window.in_pairs else (item + 1) * y)
+    if isinstance(layer, L.LRNWithin):
         return Price(x, fresh=4 * x)
+    if isinstance(layer, L.LRN):
+        return Price(x, True, fresh=5 * item * min(y, PIECE) * CREW.size)
     if isinstance(layer, L.AvgPool):
         return Price(x + _ground(layer.window, x_shape, item), fresh=item * y)
     if isinstance(layer, Cut | L.FC | L.GlobalAvgPool | L.GradientReversal):

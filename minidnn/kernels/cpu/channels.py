@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,20 @@ def blended(x: Array, a: Array, y: Array, b: Array, c: Array, mem: Mem) -> Array
 
     _each_piece(work, x, y, out)
     return out
+
+
+def by_pixel(formula: Callable[..., Any], arrays: tuple[Array, ...], results: int, mem: Mem) -> Any:
+    """formula(*arrays), filled in piece by piece."""
+    x, first = arrays[0], len(arrays)
+    found = tuple(fresh(x.shape, x, mem) for _ in range(results))
+
+    def work(*pieces: Array) -> None:
+        pixels = [piece.reshape(1, 1, -1, x.shape[3]) for piece in pieces]
+        for part, out in zip(formula(*pixels[:first]), pixels[first:], strict=True):
+            out[...] = part
+
+    _each_piece(work, *arrays, *found)
+    return found
 
 
 def _column_sums(term: Callable[[slice, Array], Array], x: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from minidnn.arrays import Array
 from minidnn.kernels.behind import Behind, Given, Taken
 from minidnn.kernels.cpu.desk import SMALL, strips
-from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.cpu.threads import CREW, LITTLE
 from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
@@ -26,15 +26,15 @@ SHARES = 8  # that many images are shared out into; and of a sum over all window
 
 
 def conv(
-    x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, behind: Behind | None = None
-) -> Array:
+    x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, behind: Behind
+) -> tuple[Array, Behind]:
     """(N, H, W, C) → (N, oh, ow, K), as im2col.conv, and on through what is behind."""
     n, h, width, c = x.shape
     (oh, ow), k = window.out_size(h, width), w.shape[3]
     y, planes = Taken((n, oh, ow, k), x, behind if groups == 1 else None, mem), c // groups < FEW
     ground = _planes(x, window, mem) if planes else padded(x, window)
 
-    def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
+    def task(some: slice, at: int, cs: slice, ks: slice) -> None:
         part = y.y[some, at : at + rows]
         cols = _cols(ground[some], at, part.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
         flat = w[..., ks].reshape(cols.shape[1], -1)
@@ -50,13 +50,8 @@ def conv(
 
     with CREW.alone():
         images, rows = parts(n, (oh, ow), window, w)
-        tasks = (
-            partial(task, slice(first, first + images), at, rows, cs, ks)
-            for first in range(0, n, images)
-            for cs, ks in each_group(c, k, groups)
-            for at in range(0, oh, rows)
-        )
-        CREW.run(tasks, n * oh * ow * w.size)
+        each = _each(n, images, range(0, oh, rows), c, k, groups)
+        CREW.run((partial(task, *some) for some in each), n * oh * ow * w.size)
     return y.finished() if groups == 1 or behind is None else behind.forward(y.y, mem)
 
 
@@ -65,7 +60,8 @@ def conv_backward(
 ) -> Array:
     """(N, oh, ow, K) → (N, H, W, C), as im2col.conv_backward.
 
-    Neighbouring tasks add to the same rows of pixels, so every other one is done first, and then the rest.
+    Where windows overlap, neighbouring tasks add to the same rows of pixels: so every other task is done
+    first, and then the rest.
     """
     given = dzdy if isinstance(dzdy, Given) else Given(dzdy, dzdy.shape)
     n, h, width, c = x_shape
@@ -78,7 +74,7 @@ def conv_backward(
     if w.size * SLIVER <= SMALL <= n * oh * ow * w.size:
         turned = {start: np.ascontiguousarray(filters) for start, filters in turned.items()}
 
-    def task(some: slice, at: int, rows: int, cs: slice, ks: slice) -> None:
+    def task(some: slice, at: int, cs: slice, ks: slice) -> None:
         part = given.rows(some, slice(at, min(at + rows, oh)), mem)[..., ks]
         out, filters = part.reshape(-1, part.shape[3]), turned[ks.start]  # (K, taps*C)
         back = fresh((len(out), filters.shape[1]), w, mem)
@@ -89,14 +85,10 @@ def conv_backward(
     with CREW.alone():
         images, rows = parts(n, (oh, ow), window, w)
         rows = max(rows, -(-window.extent[0] // window.stride[0]))
-        for begin in (0, rows):
-            tasks = (
-                partial(task, slice(first, first + images), at, rows, cs, ks)
-                for first in range(0, n, images)
-                for cs, ks in each_group(c, k, groups)
-                for at in range(begin, oh, 2 * rows)
-            )
-            CREW.run(tasks, n * oh * ow * w.size)
+        rounds = 2 if window.overlaps else 1
+        for begin in range(0, rounds * rows, rows):
+            each = _each(n, images, range(begin, oh, rounds * rows), c, k, groups)
+            CREW.run((partial(task, *some) for some in each), n * oh * ow * w.size)
     if not planes:
         return ground[:, top : top + h, left : left + width]
     dzdx = fresh(x_shape, w, mem)
@@ -111,15 +103,14 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem
     ground = _planes(x, window, mem) if planes else padded(x, window)
     sums = fresh((SHARES, taps_c, k), x, mem)
     images, rows = parts(n, (oh, ow), window, np.broadcast_to(x[:1, :1, :1, :1], (1, 1, c // groups, k)))
-    todo = [(slice(first, first + images), at) for first in range(0, n, images) for at in range(0, oh, rows)]
+    todo = list(_each(n, images, range(0, oh, rows), c, k, groups))
 
     def task(share: int) -> None:
         sums[share] = 0
-        for some, at in todo[share::SHARES]:
-            for cs, ks in each_group(c, k, groups):
-                out = dzdy[some, at : at + rows, :, ks]
-                cols = _cols(ground[some], at, out.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
-                sums[share, :, ks] += cols.T @ out.reshape(len(cols), -1)
+        for some, at, cs, ks in todo[share::SHARES]:
+            out = dzdy[some, at : at + rows, :, ks]
+            cols = _cols(ground[some], at, out.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
+            sums[share, :, ks] += cols.T @ out.reshape(len(cols), -1)
 
     with CREW.alone():
         CREW.run(partial(task, share) for share in range(SHARES))
@@ -135,15 +126,27 @@ def _in_strips(a: Array, b: Array, out: Array) -> None:
         np.matmul(a[part].reshape(-1, height, len(b)), b, out=out[part].reshape(-1, height, b.shape[1]))
 
 
+def _each(
+    n: int, images: int, rows: range, c: int, k: int, groups: int
+) -> Iterator[tuple[slice, int, slice, slice]]:
+    """Some images, the first row of some windows, and a group's channels and outputs."""
+    for first in range(0, n, images):
+        for cs, ks in each_group(c, k, groups):
+            for at in rows:
+                yield slice(first, first + images), at, cs, ks
+
+
 def parts(n: int, size: tuple[int, int], window: Window, w: Array) -> tuple[int, int]:
     """What one task takes: so many images, and of each so many rows of windows.
 
-    As the cache allows; but enough windows that reading the filters anew for each task does not count.
+    As the cache allows; but enough windows that reading the filters anew for each task does not count, and
+    where there is much to multiply two tasks at least.
     """
     (oh, ow), per_window = size, window.taps * w.shape[2] + w.shape[3]
     windows = max(IN_CACHE // per_window, LEAST_WINDOWS)
     images = max(1, min(windows // (oh * ow), -(-n // SHARES)))
-    return images, max(1, min(oh, windows // ow))
+    rows = -(-oh // 2) if n == 1 and oh * ow * w.size >= 2 * LITTLE else oh
+    return images, max(1, min(rows, windows // ow))
 
 
 def _cols(

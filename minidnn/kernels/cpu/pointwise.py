@@ -51,11 +51,7 @@ def relu_backward(dzdy: Array, bits: Array, mem: Mem) -> Array:
 
 def _in_pieces(work: Callable[[slice, slice], None], size: int) -> None:
     """work(numbers, their bytes of bits) for every piece of so many numbers."""
-    pieces = [
-        (slice(at, min(at + PIECE, size)), slice(at // 8, -(-min(at + PIECE, size) // 8)))
+    CREW.run(
+        partial(work, slice(at, min(at + PIECE, size)), slice(at // 8, -(-min(at + PIECE, size) // 8)))
         for at in range(0, size, PIECE)
-    ]
-    if len(pieces) == 1:
-        work(*pieces[0])
-    else:
-        CREW.run(partial(work, *piece) for piece in pieces)
+    )

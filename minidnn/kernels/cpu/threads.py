@@ -6,6 +6,7 @@ Work comes as a list of tasks, cut the same way however many threads there are: 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -33,7 +34,8 @@ class Crew:
         self._lock = Lock()
         self._helpers: list[_Helper] = []  # those who are free
         self._hired = 0
-        self._blas: Any = None  # what threadpoolctl found, looked up once
+        self._blas: Any = None  # what threadpoolctl found when so many modules were there
+        self._modules = 0
         self._inside = set[object]()  # who wants BLAS to have one thread
         self._before: list[tuple[Any, int]] = []  # the libraries that are held to it, and their threads
 
@@ -138,8 +140,8 @@ class Crew:
             return self._controller().limit(limits=size, user_api="blas")
 
     def _controller(self) -> Any:
-        if self._blas is None:
-            self._blas = ThreadpoolController()
+        if self._modules != len(sys.modules):  # an import may have brought a BLAS of its own, as SciPy does
+            self._blas, self._modules = ThreadpoolController(), len(sys.modules)
         return self._blas
 
 

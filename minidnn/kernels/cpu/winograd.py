@@ -79,8 +79,8 @@ def conv(
     window: Window,
     transform: Transform,
     mem: Mem,
-    behind: Behind | None = None,
-) -> Array:
+    behind: Behind,
+) -> tuple[Array, Behind]:
     """(N, H, W, C) → (N, oh, ow, K) by the prepared filters u, and on through what is behind."""
     given = x if isinstance(x, Given) else Given(x, x.shape)
     n, (_, panels, c, panel) = given.shape[0], u.shape
@@ -133,7 +133,7 @@ def _by_phases(
 
 def conv_backward(dzdy: Array | Given, u: Array, window: Window, transform: Transform, mem: Mem) -> Array:
     """The gradient by x is a convolution too, by the turned filters."""
-    return conv(dzdy, u, None, turned(window), transform, mem)
+    return conv(dzdy, u, None, turned(window), transform, mem, None)[0]
 
 
 @lru_cache(maxsize=64)

@@ -58,9 +58,9 @@ def conv(
     window: Window,
     groups: int,
     mem: Mem,
-    behind: Behind | None = None,
+    behind: Behind,
     factors: str = "",
-) -> Array:
+) -> tuple[Array, Behind]:
     """(N, H, W, C) → (N, oh, ow, K), as im2col.conv, and on through what is behind."""
     size, (top, _, left, _) = x.shape[1:3], window.pad
     ground = placed(x, window.padded_size(*size), (top, left), mem)
@@ -68,9 +68,8 @@ def conv(
     pixels, sums = _listed(ground), _listed(wide)
     for tap, (start, count) in enumerate(shifts(ground.shape, window)):
         product(pixels[start : start + count], _taps(w)[tap], sums[:count], add=tap > 0, factors=factors)
-    if behind is None:
-        return cropped(wide, window.out_size(*size), (0, 0), b, False, mem)
-    return behind.forward(cropped(wide, window.out_size(*size), (0, 0), b, True, mem), mem, is_rectified=True)
+    y = cropped(wide, window.out_size(*size), (0, 0), b, behind is not None, mem)
+    return (y, None) if behind is None else behind.forward(y, mem, is_rectified=True)
 
 
 def conv_backward(
