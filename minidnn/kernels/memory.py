@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from bisect import insort
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections import Counter, deque
 from math import prod
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -18,17 +18,18 @@ LEAST = 6  # a block is not cut for less than such a part of it: that would hold
 
 
 class Arena:
-    """Blocks of host memory, lent out in pieces as arrays; a piece is free again when nobody holds its array.
+    """Blocks of host memory, lent out in pieces as arrays; a piece is free again when its array is gone.
 
-    Nothing is given back by hand, and what a user keeps stays as it is: the interpreter counts who holds
-    what. Device arrays come from their own library, which does the like.
+    Nothing is given back by hand, and what a user keeps stays as it is: what is cut from an array holds on to
+    it. Device arrays come from their own library, which does the like.
     """
 
     def __init__(self) -> None:
         self.kept = dict[Any, Any]()  # desks of workers
-        self._blocks: list[_Block] = []
+        self._rooms, self._blocks = Rooms(), dict[int, memoryview]()
+        self._lent = dict[int, tuple[ref[Any], Room]]()  # by the reference's id
+        self._gone = deque[ref[Any]]()  # to arrays that were lent
         self._lock = Lock()
-        self._run = 0
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: Any = None) -> Array:
         """Room of that shape, whose numbers are whatever was there before."""
@@ -37,82 +38,98 @@ class Arena:
             return xp_of(like).empty(shape, kind)
         nbytes = prod(shape) * kind.itemsize
         with self._lock:
-            raw = self._cut(rounded(nbytes))
+            self._take_back()
+            room = self._rooms.take(rounded(nbytes))
+            if room.block not in self._blocks:
+                self._blocks[room.block] = _aligned(room.nbytes)
+            raw = np.frombuffer(self._blocks[room.block][room.start : room.start + room.nbytes], np.uint8)
+            watch = ref(raw, self._gone.append)
+            self._lent[id(watch)] = watch, room
         return raw[:nbytes].view(kind).reshape(shape)
 
     def begin(self) -> None:
         """A new run: let go of the blocks that the last one had no use for."""
         with self._lock:
-            self._blocks = [b for b in self._blocks if b.last_run == self._run or b.held()]
-            self._run += 1
+            self._take_back()
+            self._rooms.begin()
+            self._blocks = {n: block for n, block in self._blocks.items() if n in self._rooms.blocks}
 
     @property
     def nbytes(self) -> int:
         """What lies ready, lent to nobody."""
         with self._lock:
-            ready = sum(stop - start for block in self._blocks for start, stop in block.free())
-        return ready + sum(desks.nbytes for desks in self.kept.values())
+            self._take_back()
+            return sum(room.nbytes for room in self._rooms.free) + sum(d.nbytes for d in self.kept.values())
 
-    def _cut(self, need: int) -> Array:
-        """From the smallest room that is large enough, or from a new block."""
-        rooms = [
-            (stop - start, start, number)
-            for number, block in enumerate(self._blocks)
-            if need <= block.nbytes <= LEAST * need
-            for start, stop in block.free()
-            if stop - start >= need
-        ]
-        if not rooms:
-            self._blocks.append(_Block(need))
-        _, start, number = min(rooms, default=(need, 0, len(self._blocks) - 1))
-        self._blocks[number].last_run = self._run
-        return self._blocks[number].lend(start, need)
+    def _take_back(self) -> None:
+        while self._gone:
+            self._rooms.give_back(self._lent.pop(id(self._gone.popleft()))[1])
 
 
-class _Block:
-    """One piece of memory of the system's, and the arrays that lie in it."""
+class Room(NamedTuple):
+    """Part of a block."""
 
-    def __init__(self, nbytes: int) -> None:
-        raw = np.empty(nbytes + ALIGN, np.uint8)
-        self.nbytes, self.last_run = nbytes, 0
-        self._start = -raw.ctypes.data % ALIGN
-        self._memory = raw.data
-        self._lent: list[list[Any]] = []  # [start, stop, array], in order
-
-    def lend(self, start: int, nbytes: int) -> Array:
-        """All that is cut from this array holds on to it, and so shows that it is in use."""
-        at = self._start + start
-        raw = np.frombuffer(self._memory[at : at + nbytes], np.uint8)
-        insort(self._lent, [start, start + nbytes, raw], key=lambda piece: piece[0])
-        return raw
-
-    def held(self) -> list[list[Any]]:
-        """The pieces that somebody holds; the others are forgotten."""
-        self._lent = [piece for piece in self._lent if sys.getrefcount(piece[2]) > UNHELD]
-        return self._lent
-
-    def free(self) -> Iterator[tuple[int, int]]:
-        """From where to where nothing is lent."""
-        start = 0
-        for piece in self.held():
-            if piece[0] > start:
-                yield start, piece[0]
-            start = piece[1]
-        if start < self.nbytes:
-            yield start, self.nbytes
+    nbytes: int
+    start: int
+    block: int
 
 
-def rounded(nbytes: int) -> int:
-    """What so many bytes take here."""
-    return max(1, -(-nbytes // ALIGN)) * ALIGN
+class Rooms:
+    """Who has which part of which block: the smallest room that is large enough is cut, and what is left of
+    it stays free; neighbours that are free become one; what is not there is a new block.
+    """
+
+    def __init__(self) -> None:
+        self.blocks = dict[int, int]()  # their bytes, by number
+        self.free = list[Room]()  # the smallest first
+        self._lent, self._used = (
+            Counter[int](),
+            set[int](),
+        )  # of blocks: pieces; and which this run had a use for
+
+    def take(self, need: int, least: int = LEAST) -> Room:
+        """So many bytes, of a block at least so many-th."""
+        at = bisect_left(self.free, (need,))
+        while at < len(self.free) and self.blocks[self.free[at].block] > least * need:
+            at += 1
+        if at < len(self.free):
+            room = self.free.pop(at)
+        else:
+            room = Room(need, 0, 1 + max(self.blocks, default=0))
+            self.blocks[room.block] = need
+        if room.nbytes > need:
+            insort(self.free, Room(room.nbytes - need, room.start + need, room.block))
+        self._used.add(room.block)
+        self._lent[room.block] += 1
+        return room._replace(nbytes=need)
+
+    def give_back(self, room: Room) -> None:
+        self._lent[room.block] -= 1
+        _, start, block = room
+        ends = start, start + room.nbytes
+        for other in [r for r in self.free if r[2] == block and (r[1] == ends[1] or r[0] + r[1] == start)]:
+            self.free.remove(other)
+            room = Room(room.nbytes + other.nbytes, min(room.start, other.start), block)
+        insort(self.free, room)
+
+    def begin(self) -> None:
+        """A new run: forget the blocks that the last one had no use for."""
+        self.blocks = {n: size for n, size in self.blocks.items() if n in self._used or self._lent[n]}
+        self.free = [room for room in self.free if room.block in self.blocks]
+        self._used = set()
 
 
-def _holders_of_what_is_lent_to_nobody() -> int:
-    piece = [0, 0, np.empty(1)]
-    return sys.getrefcount(piece[2])
+def rounded(nbytes: int, unit: int = ALIGN) -> int:
+    """What so many bytes take."""
+    return max(1, -(-nbytes // unit)) * unit
 
 
-UNHELD = _holders_of_what_is_lent_to_nobody()
+def _aligned(nbytes: int) -> memoryview:
+    raw = np.empty(nbytes + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw.data[start : start + nbytes]
+
+
 Mem = Arena | None  # None: no run, so no memory to use again
 
 

@@ -19,25 +19,16 @@ from minidnn.plan import prices
 from minidnn.plan.prices import Price
 from minidnn.plan.rehearsal import Memory, Piece
 
-UNIT = 512  # bytes: every request is rounded up to a multiple of it
-
 __all__ = ["WORKSPACE", "Pool", "backward", "forward", "is_on_card"]
 
 
 class Pool(Memory):
     """Here all is lent, every block may be cut for anything, and none is ever given back."""
 
-    def take(self, kind: str, nbytes: int, *, lent: bool = False) -> Piece:
-        piece = Piece(nbytes, kind)
-        if nbytes:
-            self.lent[piece] = self._room(-(-nbytes // UNIT) * UNIT, 1 << 40)
-        self.held[kind] += nbytes
-        self.look()
-        return piece
+    unit, least = 512, 1 << 40
 
-    def gone(self, piece: Piece) -> None:
-        if piece.nbytes:
-            super().gone(piece)
+    def take(self, kind: str, nbytes: int, *, lent: bool = True) -> Piece:
+        return super().take(kind, nbytes, lent=True)
 
     def begin(self) -> None:
         """It keeps all that it has."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import ModuleType
-from typing import NamedTuple
+from typing import ClassVar
 
 from minidnn.graph import Node, in_steps
 from minidnn.kernels.cpu.threads import CREW
-from minidnn.kernels.memory import LEAST, rounded
+from minidnn.kernels.memory import ALIGN, LEAST, Room, Rooms, rounded
 from minidnn.layers.base import Shape, reads
 from minidnn.net import Net
 from minidnn.plan import prices
@@ -30,27 +30,18 @@ class Piece:
     holders: int = 1
 
 
-class Room(NamedTuple):
-    """Part of a block that the system handed out."""
-
-    block: int
-    start: int
-    nbytes: int
-
-
 @dataclass
 class Memory:
     """All pieces there are, and the worst moment so far: {"x": bytes, …}.
 
-    What a run lends lies in blocks: the smallest free room that is large enough is cut, and what is left of
-    it stays free; neighbours that are free become one; what is not there is asked of the system.
+    What a run lends lies in blocks, cut by the same rules as there; the rest is the system's.
     """
 
+    unit: ClassVar[int] = ALIGN  # bytes: every request is rounded up to a multiple of it
+    least: ClassVar[int] = LEAST
     prepared: int = 0
-    blocks: dict[int, int] = field(default_factory=dict)  # their bytes, by number
-    free: list[Room] = field(default_factory=list)
+    rooms: Rooms = field(default_factory=Rooms)
     lent: dict[Piece, Room] = field(default_factory=dict)
-    used: set[int] = field(default_factory=set)  # the blocks that this run had a use for
     held: Counter[str] = field(default_factory=Counter)
     system: int = 0
     desk: dict[str, int] = field(default_factory=dict)  # of one worker
@@ -60,7 +51,7 @@ class Memory:
     def take(self, kind: str, nbytes: int, *, lent: bool = False) -> Piece:
         piece = Piece(nbytes, kind)
         if lent and nbytes:
-            self.lent[piece] = self._room(rounded(nbytes), LEAST)
+            self.lent[piece] = self.rooms.take(rounded(nbytes, self.unit), self.least)
         else:
             self.system += nbytes
         self.held[kind] += nbytes
@@ -77,14 +68,10 @@ class Memory:
 
     def gone(self, piece: Piece) -> None:
         """Nobody holds it any more."""
-        room = self.lent.pop(piece, None)
-        if room is None:
+        if piece in self.lent:
+            self.rooms.give_back(self.lent.pop(piece))
+        else:
             self.system -= piece.nbytes
-            return
-        for other in [other for other in self.free if _touch(room, other)]:
-            self.free.remove(other)
-            room = Room(room.block, min(room.start, other.start), room.nbytes + other.nbytes)
-        self.free.append(room)
 
     def sit(self, desk: Mapping[str, int]) -> None:
         """A desk has room for the largest that ever lay on it."""
@@ -93,10 +80,7 @@ class Memory:
 
     def begin(self) -> None:
         """A new run: blocks that the last had no use for are let go."""
-        needed = self.used.union(room.block for room in self.lent.values())
-        self.blocks = {number: nbytes for number, nbytes in self.blocks.items() if number in needed}
-        self.free = [room for room in self.free if room.block in needed]
-        self.used = set()
+        self.rooms.begin()
 
     def look(self) -> None:
         now = self.nbytes + self.prepared
@@ -108,25 +92,7 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """What the system has handed out."""
-        return sum(self.blocks.values()) + self.system + CREW.size * sum(self.desk.values())
-
-    def _room(self, need: int, least: int) -> Room:
-        """For so many bytes; of a block at least so many-th."""
-        fits = [r for r in self.free if r.nbytes >= need and self.blocks[r.block] <= least * need]
-        found = min(fits, key=lambda room: (room.nbytes, room.start, room.block), default=None)
-        if found is None:
-            found = Room(1 + max(self.blocks, default=0), 0, need)
-            self.blocks[found.block] = need
-        else:
-            self.free.remove(found)
-        if found.nbytes > need:
-            self.free.append(Room(found.block, found.start + need, found.nbytes - need))
-        self.used.add(found.block)
-        return found._replace(nbytes=need)
-
-
-def _touch(a: Room, b: Room) -> bool:
-    return a.block == b.block and (a.start + a.nbytes == b.start or b.start + b.nbytes == a.start)
+        return sum(self.rooms.blocks.values()) + self.system + CREW.size * sum(self.desk.values())
 
 
 class Rehearsal:
