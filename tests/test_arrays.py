@@ -110,6 +110,23 @@ def test_a_run_moves_in_the_middle_of_a_pass(device):
     assert half["prob"].x is None, "the run that was moved from stays as it was"
 
 
+def test_a_run_that_nobody_looks_at_moves_between_the_two_ways(device):
+    """What a convolution did on the way is remembered as bits and switches; they go along, there and back."""
+    net, image = every_layer().astype("float32"), photo(every_layer()).astype("float32")
+    there, res = net.to(device), net.init_res()
+    y = net.forwardto(res, "gap", image, keep="needed")
+    wanted, seed = net.backwardfrom(res, {"gap": y}), to_device(y, device)
+    found = there.backwardfrom(res.to(device), {"gap": seed})
+    assert cosine(to_host(found), wanted) > 0.999999
+    res = there.init_res()
+    y = there.forwardto(res, "gap", to_device(image, device), keep="needed")
+    assert cosine(net.backwardfrom(res.to("cpu"), {"gap": to_host(y)}), wanted) > 0.999999
+
+
+def cosine(a, b):
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+
+
 def test_the_fake_device_is_as_strict_as_a_real_one():
     there = FakeArray(np.ones(3))
     with pytest.raises(TypeError, match="Implicit conversion"):

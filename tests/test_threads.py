@@ -70,6 +70,30 @@ def test_a_limit_holds_for_ours_and_for_blas_and_ends():
         assert CREW.size == size and blas_threads() == before
 
 
+def test_blas_is_held_and_let_go_by_whichever_thread():
+    """threadpoolctl by itself listens only to the thread that asked first."""
+    before, seen, held = blas_threads(), [], CREW.alone()
+
+    def run():
+        with CREW.alone():
+            seen.append(blas_threads())
+
+    with CREW.alone():
+        pass
+    in_a_thread(run)
+    assert set(seen[0]) == {1} and blas_threads() == before
+    held.__enter__()
+    assert set(blas_threads()) == {1}
+    in_a_thread(partial(held.__exit__, None, None, None))
+    assert blas_threads() == before
+
+
+def in_a_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(timeout=60)
+
+
 def test_a_limit_ends_with_an_error_too():
     before, size = blas_threads(), CREW.size
     with pytest.raises(ZeroDivisionError), threads.limit(1):
@@ -178,6 +202,16 @@ def test_an_error_in_a_helper_is_raised_in_the_caller():
         crew.run([task] * 1000)
 
 
+def test_who_fails_keeps_his_desk():
+    desks = threads.Desks(object)
+    with desks.one() as first:
+        pass
+    with pytest.raises(ZeroDivisionError), desks.one() as same:
+        raise ZeroDivisionError
+    with desks.one() as another:
+        assert first is same and another is not same
+
+
 def test_an_error_in_a_step_leaves_the_net_as_good_as_before(monkeypatch):
     net = forked(3).astype("float32").with_kernels("winograd4")
     image = photo(net).astype("float32")
@@ -210,11 +244,24 @@ def blas():
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 rng, before = np.random.default_rng(0), blas()
+beside, wrong, stop = [], [], threading.Event()
 CREW.resize(3)
 net = Net.chain({f"conv{i}": L.Conv.random(rng, 3, 32, 32, pad=1) for i in range(4)})
 x = rng.standard_normal((1, 61, 47, 32)).astype("float32")
 res = net.init_res()
 wanted = net.forwardto(res, "conv3", x).copy()
+
+
+def run_beside():
+    other = net.init_res()
+    while not stop.is_set():
+        beside.append(1)
+        if not np.array_equal(net.forwardto(other, "conv3", x), wanted):
+            wrong.append(1)
+
+
+thread = threading.Thread(target=run_beside if BESIDE else stop.wait)
+thread.start()
 caught = 0
 for number in range(20):
     try:
@@ -225,14 +272,20 @@ for number in range(20):
     except KeyboardInterrupt:
         caught += 1
 assert np.array_equal(net.forwardto(res, "conv3", x), wanted)
+stop.set()
+thread.join()
+assert not wrong and (len(beside) > 20 or not BESIDE), (wrong, len(beside))
 assert blas() == before, (blas(), before)
 print("caught", caught)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="a signal to ourselves")
-def test_ctrl_c_in_the_middle_of_steps_stops_them_and_leaves_all_as_it_was():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("beside", [False, True])
+def test_ctrl_c_in_the_middle_of_steps_stops_them_and_leaves_all_as_it_was(beside):
+    """Also a run that another thread makes at the same time, of the same net: it goes on, with its bits."""
+    code = f"BESIDE = {beside}{INTERRUPTED}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "caught 20", done.stderr[-2000:]
 
 

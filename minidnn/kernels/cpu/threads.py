@@ -118,19 +118,19 @@ class Crew:
     def _enter(self, someone: object) -> None:
         with self._lock:
             first = not self._inside
-            if first:
+            if not self._before:  # or who was stopped on the way out has not yet put all back
                 libraries = self._controller().select(user_api="blas").lib_controllers
                 self._before = [(library, library.num_threads) for library in libraries]
             self._inside.add(someone)
             for library, _ in self._before if first else ():
-                library.set_num_threads(1)
+                _set_threads(library, 1)
 
     def _leave(self, someone: object) -> None:
         """Also for one who was stopped on the way in, and twice for one who was stopped here."""
         with self._lock:
             self._inside.discard(someone)
             for library, count in () if self._inside else self._before:
-                library.set_num_threads(count)
+                _set_threads(library, count)
             if not self._inside:
                 self._before = []
 
@@ -143,6 +143,14 @@ class Crew:
         if self._modules != len(sys.modules):  # an import may have brought a BLAS of its own, as SciPy does
             self._blas, self._modules = ThreadpoolController(), len(sys.modules)
         return self._blas
+
+
+def _set_threads(library: Any, count: int) -> None:
+    """By whichever thread: threadpoolctl listens to the one that asked first, until it is told to forget."""
+    forget = getattr(library, "clear_controlling_thread", lambda force: None)
+    forget(force=True)
+    library.set_num_threads(count)
+    forget(force=True)
 
 
 class _Job:
