@@ -1,4 +1,4 @@
-"""Whole nets at 224² against PyTorch, onnxruntime and ncnn: forward, and a dream step against PyTorch."""
+"""Whole nets against PyTorch, onnxruntime and ncnn: forward, and a dream step against PyTorch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import exported, peers
 from benchmarks.race import cosine, error, race, record, spread
 from minidnn import zoo
+from minidnn.errors import ShapeError
 from minidnn.kernels.cpu import threads
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.net import Net
@@ -39,6 +40,13 @@ class Work:
     def __str__(self) -> str:
         return f"{self.net} {self.way}, {self.target}" + (f", batch {self.batch}" if self.batch > 1 else "")
 
+    def takes(self, size: int) -> bool:
+        """Whether the net goes that far with such images: fully connected layers want just one size."""
+        try:
+            return bool(zoo.get(self.net, seed=None).shapes((1, size, size, 3), upto=[self.target]))
+        except ShapeError:
+            return False
+
 
 WORKS = [
     Work("vgg16", "prob"),
@@ -53,7 +61,7 @@ WORKS = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=224, help="side of the image (224)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224], help="sides of the image (224)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7)")
     busy = "processor time on one thread: what a busy machine leaves comparable"
     parser.add_argument("--cpu-time", action="store_true", help=busy)
@@ -66,19 +74,21 @@ def run(args: argparse.Namespace) -> None:
             print(f"{peer} is missing: it does not race (pip install {peer})")
     rows, clock = [], process_time if args.cpu_time else perf_counter
     with threads.limit(1 if args.cpu_time else None):
-        for work in [work for work in WORKS if args.only in str(work)]:
+        works = [work for work in WORKS if args.only in str(work)]
+        for size, work in [(size, work) for size in args.sizes for work in works if work.takes(size)]:
             with tempfile.TemporaryDirectory() as folder:
-                runners = entrants(work, args.size, Path(folder))
+                runners = entrants(work, size, Path(folder))
                 errors = check(runners, work)
                 times = race(runners, rounds=args.rounds, clock=clock)
-            rows.append(row_of(work, args.size, times, errors) | {"clock": clock.__name__})
+            rows.append(row_of(work, size, times, errors) | {"clock": clock.__name__})
             print(table(rows[-1:]) if len(rows) == 1 else table(rows).splitlines()[-1], flush=True)
         print("kept in", record("nets-cpu-time" if args.cpu_time else "nets", rows).name)
 
 
 def entrants(work: Work, size: int, folder: Path) -> Runners:
     """Everyone who is installed and can do this work, ready to run."""
-    net, x = drawn(work.net, size), peers.picture(size, batch=work.batch) / np.float32(100)
+    net = zoo.get(work.net, seed=0).astype("float32")
+    x = peers.picture(size, batch=work.batch) / np.float32(100)
     which = 0 if work.way == "forward" else 1
     found = {OURS: peers.ours(net, x, target=work.target)[which]}
     for layout in peers.LAYOUTS:
@@ -86,11 +96,6 @@ def entrants(work: Work, size: int, folder: Path) -> Runners:
     if work.way == "forward":
         found |= _forward_only(net, x, work.target, folder)
     return found
-
-
-def drawn(name: str, size: int) -> Net:
-    """The net with random weights, its scores neither all alike nor one far above all others."""
-    return zoo.get(name, seed=0).astype("float32")
 
 
 def _forward_only(net: Net, x: np.ndarray, target: str, folder: Path) -> Runners:
@@ -136,11 +141,11 @@ def row_of(work: Work, size: int, times: dict[str, list[float]], checked: dict[s
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: our time, theirs, and how many times as fast we are."""
     lines = [
-        "| net | work | batch | minidnn | PyTorch | onnxruntime | ncnn |",
-        "|---|---|---|---|---|---|---|",
+        "| net | work | image | batch | minidnn | PyTorch | onnxruntime | ncnn |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [row["net"], f"{row['work']}, {row['target']}", str(row["batch"])]
+        cells = [row["net"], f"{row['work']}, {row['target']}", f"{row['size']}²", str(row["batch"])]
         lines.append(f"| {' | '.join([*cells, *_cells(row['ms'])])} |")
     return "\n".join(lines)
 

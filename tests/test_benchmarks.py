@@ -109,7 +109,7 @@ def test_a_row_of_the_table_says_how_many_times_as_fast():
     }
     row = nets.row_of(nets.Work("small", "prob"), 31, times | {"ncnn": [8.0] * 3}, {})
     assert nets.table([row]).splitlines()[-1] == (
-        "| small | forward, prob | 1 | 10.0 ms | 25.0 ms (2.50x) |  | 8.0 ms (0.80x) |"
+        "| small | forward, prob | 31² | 1 | 10.0 ms | 25.0 ms (2.50x) |  | 8.0 ms (0.80x) |"
     )
     assert row["spread"]["minidnn"] == pytest.approx(1.05)
     assert race.spread([3.0]) == 0
@@ -118,7 +118,12 @@ def test_a_row_of_the_table_says_how_many_times_as_fast():
 def test_every_work_names_layers_of_its_net():
     for work in nets.WORKS:
         net = nets.zoo.get(work.net, seed=None)
-        assert work.target in net.names
+        assert work.target in net.names and work.takes(224)
+
+
+def test_a_net_with_fully_connected_layers_races_at_its_own_size_alone():
+    assert not nets.Work("vgg16", "prob").takes(512)
+    assert nets.Work("vgg16", "relu5_3").takes(512) and nets.Work("squeezenet1.1", "prob").takes(512)
 
 
 # Comparing
