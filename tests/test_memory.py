@@ -6,6 +6,7 @@ import threading
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.memory import Arena, fresh
@@ -111,6 +112,23 @@ def test_pieces_never_overlap():
     spans = sorted((address(array), address(array) + array.size) for array in lent.values())
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     assert all((array == number % 251).all() for number, array in lent.items())
+
+
+def test_an_array_that_was_stopped_in_the_making_does_no_harm(monkeypatch):
+    """Ctrl-C after the memory was taken, and before it was written down who has it."""
+    arena = Arena()
+    kept = arena.empty((100,), LIKE)
+    kept[...] = 7
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(arena, "_lent", Stopping(arena._lent))
+        arena.empty((200,), LIKE)
+    arena.empty((300,), LIKE)[...] = 1
+    assert (kept == 7).all()
+
+
+class Stopping(dict):
+    def __setitem__(self, key, value):
+        raise KeyboardInterrupt
 
 
 def test_without_a_run_memory_is_new():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -287,6 +288,69 @@ def test_ctrl_c_in_the_middle_of_steps_stops_them_and_leaves_all_as_it_was(besid
     code = f"BESIDE = {beside}{INTERRUPTED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "caught 20", done.stderr[-2000:]
+
+
+def stopped_at_line(number, function, work):
+    """Do the work, with Ctrl-C when the so-many-th line of that function begins; whether it came so far.
+
+    A `with` has its line a second time when it ends, and there no signal can come: between the last of its
+    body and the lock's release Python looks for none.
+    """
+    lines, (text, first) = iter(range(number + 1)), inspect.getsourcelines(function)
+
+    def trace(frame, event, arg):
+        if frame.f_code is not function.__code__ and event == "call":
+            return None
+        there = text[frame.f_lineno - first].strip() if event == "line" else "with"
+        if not there.startswith("with") and next(lines, None) == number:
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.parametrize("name", ["run", "_hire"])
+def test_ctrl_c_at_any_line_loses_no_helper(name):
+    crew, number = Crew(3), 0
+    tasks = [partial(time.sleep, 0.0005)] * 6
+    while stopped_at_line(number, getattr(Crew, name), lambda: crew.run(tasks)):
+        number += 1
+        crew.run(tasks)
+        assert len(crew._free) == len(crew._staff) == 2, number
+    assert number > 3
+
+
+@pytest.mark.parametrize("name", ["_enter", "_hold", "_leave"])
+def test_ctrl_c_at_any_line_leaves_blas_as_it_was(name):
+    def work():
+        with CREW.alone(), CREW.alone():
+            pass
+
+    before, number = blas_threads(), 0
+    while stopped_at_line(number, getattr(Crew, name), work):
+        number += 1
+        assert blas_threads() == before and not CREW._inside, number
+    assert number > 3
+
+
+def test_a_limit_and_a_run_may_end_in_any_order():
+    before, run = blas_threads(), CREW.alone()
+    run.__enter__()
+    with threads.limit(2):
+        assert set(blas_threads()) == {1}, "the run goes on"
+        run.__exit__(None, None, None)
+        assert set(blas_threads()) == {2}
+        run = CREW.alone()
+        run.__enter__()
+    run.__exit__(None, None, None)
+    assert blas_threads() == before
 
 
 def test_nothing_is_started_at_import():

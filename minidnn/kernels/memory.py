@@ -63,7 +63,9 @@ class Arena:
 
     def _take_back(self) -> None:
         while self._gone:
-            self._rooms.give_back(self._lent.pop(id(self._gone.popleft()))[1])
+            watch = self._gone.popleft()
+            if id(watch) in self._lent:  # it is not if Ctrl-C came while the array was made
+                self._rooms.give_back(self._lent.pop(id(watch))[1])
 
 
 class Room(NamedTuple):
@@ -82,10 +84,8 @@ class Rooms:
     def __init__(self) -> None:
         self.blocks = dict[int, int]()  # their bytes, by number
         self.free = list[Room]()  # the smallest first
-        self._lent, self._used = (
-            Counter[int](),
-            set[int](),
-        )  # of blocks: pieces; and which this run had a use for
+        self._lent = Counter[int]()  # pieces of each block
+        self._used = set[int]()  # the blocks that this run had a use for
 
     def take(self, need: int, least: int = LEAST) -> Room:
         """So many bytes, of a block at least so many-th."""

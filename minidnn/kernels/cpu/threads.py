@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -32,19 +32,19 @@ class Crew:
     def __init__(self, size: int) -> None:
         self.size = size
         self._lock = Lock()
-        self._helpers: list[_Helper] = []  # those who are free
-        self._hired = 0
+        self._staff, self._free = set[_Helper](), list[_Helper]()  # all who are hired, and who has no job
         self._blas: Any = None  # what threadpoolctl found when so many modules were there
         self._modules = 0
-        self._inside = set[object]()  # who wants BLAS to have one thread
-        self._before: list[tuple[Any, int]] = []  # the libraries that are held to it, and their threads
+        self._inside = dict[object, int]()  # who wants BLAS to have at most so many threads
+        self._most: int | None = 0  # that it was given; 0 is what it had before, None is not known
+        self._before: list[tuple[Any, int]] = []  # the libraries, and their threads before
 
     def resize(self, size: int) -> None:
         """Runs that are under way end with the threads that they began with."""
         with self._lock:
             self.size = max(1, size)
-            while self._helpers and self._hired >= self.size:
-                self._dismiss(self._helpers.pop())
+            while self._free and len(self._staff) >= self.size:
+                self._dismiss(self._free.pop())
 
     def run(self, tasks: Iterable[Callable[[], None]], multiplications: int = LITTLE) -> None:
         """Do all tasks, some here and, if there is much to do, some by helpers; come back when all are done.
@@ -52,21 +52,16 @@ class Crew:
         The first error is raised when no task runs any more; those not yet begun are dropped.
         """
         todo = list(tasks)
-        job, helpers = _Job(todo), list[_Helper]()
+        job = _Job(todo)
         try:
             for _ in range(min(self.size, len(todo)) - 1 if multiplications >= LITTLE else 0):
-                if (helper := self._hire()) is None:
-                    break
-                helpers.append(helper)
-                helper.inbox.put(job)
+                self._hire(job)
             job.work()
-        except BaseException as error:  # Ctrl-C arrives in this thread, between two tasks
-            job.stop(error, helpers)
-        while helpers:
+        except BaseException as error:  # Ctrl-C arrives in this thread, at any point
+            job.stop(error)
+        while len(job.finished) < len(job.helpers):
             try:
-                while helpers[-1].finished is not job.name:
-                    helpers[-1].outbox.get()
-                self._take_back(helpers.pop())
+                job.bell.get()
             except BaseException as error:  # Ctrl-C while waiting
                 job.errors.append(error)
         if job.errors:
@@ -79,34 +74,39 @@ class Crew:
         """In a process that was forked: the helpers stayed behind in the other."""
         self.__init__(self.size)  # type: ignore[misc]
 
-    def _hire(self) -> _Helper | None:
-        """One who is free, or a new one if there may be more."""
+    def _hire(self, job: _Job) -> None:
+        """Give it to one more, who is free or, if there may be more, new."""
         with self._lock:
-            if self._helpers:
-                return self._helpers.pop()
-            if self._hired >= self.size - 1:
-                return None
-            helper = _Helper()
-            self._hired += 1
-        return helper
+            if not self._free and len(self._staff) < self.size - 1:
+                self._free.append(_Helper(self._take_back))
+                self._staff.add(self._free[-1])
+            if self._free:
+                job.helpers.append(self._free[-1])
+                self._free[-1].inbox.put(job)
+                self._free.pop()
 
     def _take_back(self, helper: _Helper) -> None:
+        """By the helper itself: there Ctrl-C never arrives, and so nobody is lost by it."""
         with self._lock:
-            if self._hired >= self.size:
+            if len(self._staff) >= self.size:
                 self._dismiss(helper)
-            else:
-                self._helpers.append(helper)
+            elif helper not in self._free:
+                self._free.append(helper)
 
     def _dismiss(self, helper: _Helper) -> None:
+        self._staff.discard(helper)
         helper.inbox.put(None)
-        self._hired -= 1
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While anyone is in here BLAS has one thread; after the last has left, as many as before."""
+        return self.blas_limit(1)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """While anyone is in here BLAS has one thread; after the last has left, as many as before."""
+    def blas_limit(self, most: int) -> Iterator[None]:
+        """While in here BLAS has at most so many threads; fewer if somebody else wants that."""
         someone = object()
         try:
-            self._enter(someone)
+            self._enter(someone, most)
             yield
         finally:
             try:
@@ -115,29 +115,30 @@ class Crew:
                 self._leave(someone)
                 raise
 
-    def _enter(self, someone: object) -> None:
+    def _enter(self, someone: object, most: int) -> None:
         with self._lock:
-            first = not self._inside
             if not self._before:  # or who was stopped on the way out has not yet put all back
                 libraries = self._controller().select(user_api="blas").lib_controllers
                 self._before = [(library, library.num_threads) for library in libraries]
-            self._inside.add(someone)
-            for library, _ in self._before if first else ():
-                _set_threads(library, 1)
+            self._inside[someone] = most
+            self._hold()
 
     def _leave(self, someone: object) -> None:
         """Also for one who was stopped on the way in, and twice for one who was stopped here."""
         with self._lock:
-            self._inside.discard(someone)
-            for library, count in () if self._inside else self._before:
-                _set_threads(library, count)
+            self._inside.pop(someone, None)
+            self._hold()
             if not self._inside:
                 self._before = []
 
-    def blas_limit(self, size: int) -> Any:
-        """A context in which BLAS has at most so many threads also where it works by itself."""
-        with self._lock:
-            return self._controller().limit(limits=size, user_api="blas")
+    def _hold(self) -> None:
+        """Give BLAS the threads that are wanted now."""
+        most = min(self._inside.values(), default=0)
+        if most != self._most:
+            self._most = None
+            for library, before in self._before:
+                _set_threads(library, most or before)
+            self._most = most
 
     def _controller(self) -> Any:
         if self._modules != len(sys.modules):  # an import may have brought a BLAS of its own, as SciPy does
@@ -157,7 +158,8 @@ class _Job:
     """Tasks that whoever has time takes one by one."""
 
     def __init__(self, todo: list[Callable[[], None]]) -> None:
-        self.name, self.errors = object(), list[BaseException]()
+        self.errors, self.helpers = list[BaseException](), list[_Helper]()
+        self.finished, self.bell = set[_Helper](), SimpleQueue[None]()  # who is, and a ring from each of them
         self._queue, self._taking = iter(todo), Lock()
 
     def work(self) -> None:
@@ -171,28 +173,28 @@ class _Job:
             except BaseException as error:
                 self.errors.append(error)
 
-    def stop(self, error: BaseException, helpers: list[_Helper]) -> None:
+    def stop(self, error: BaseException) -> None:
         """Nobody begins another task; and all are told, for the error may have come before they were."""
         self.errors.append(error)
-        for helper in helpers:
+        for helper in self.helpers:
             helper.inbox.put(self)
 
 
 class _Helper:
     """A thread that works off what comes into its inbox, holds on to nothing of it, and then says so."""
 
-    def __init__(self) -> None:
-        self.inbox, self.outbox = SimpleQueue[_Job | None](), SimpleQueue[None]()
-        self.finished: object = None  # the name of the last job
+    def __init__(self, go_back: Callable[[_Helper], None]) -> None:
+        self.inbox, self._go_back = SimpleQueue[_Job | None](), go_back
         Thread(target=self._work, name="minidnn", daemon=True).start()
 
     def _work(self) -> None:
         while (job := self.inbox.get()) is not None:
             job.work()
-            name = job.name
+            finished, bell = job.finished, job.bell
             del job
-            self.finished = name
-            self.outbox.put(None)
+            self._go_back(self)
+            finished.add(self)
+            bell.put(None)
 
 
 class Desks:
