@@ -49,7 +49,7 @@ def test_products_with_a_number_for_each_channel_are_numpys(shape):
 
 @shapes
 def test_a_norm_across_channels_in_pieces_is_that_of_the_whole(shape):
-    """Each piece has whole pixels; in a view, which goes at once, the numbers are the same."""
+    """Each piece has whole pixels, also where an array is a view of another one."""
     layer, x, dzdy = LRN(3, kappa=1.5, alpha=0.3), drawn(shape), drawn(shape, 1)
     y, energy = layer.forward(x, mem=Arena())
     dzdx = layer.backward(dzdy, x=x, aux=energy, mem=Arena())
@@ -59,6 +59,7 @@ def test_a_norm_across_channels_in_pieces_is_that_of_the_whole(shape):
     np.testing.assert_array_equal(energy, same)
     np.testing.assert_array_equal(y, whole)
     np.testing.assert_array_equal(dzdx, layer.backward(seed, x=view, aux=same))
+    np.testing.assert_array_equal(dzdx, layer._divided_back(dzdy, x, energy))
 
 
 def test_a_variance_far_from_0_is_exact():

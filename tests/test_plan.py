@@ -19,6 +19,7 @@ from minidnn.errors import ShapeError, TooLargeError, UsageError
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.net import Net, Node
 from minidnn.plan import Plan, bytes_of, choose, forecast, whole
+from minidnn.plan.choice import plans
 from minidnn.plan.rehearsal import Rehearsal
 from tests.nets import every_layer, forked, photo
 from tests.test_tiles import known, local, picture
@@ -170,6 +171,17 @@ def test_of_smaller_filters_as_few_are_taken_as_are_enough():
     assert "by winograd2 for its smaller filters from conv4_3 on" in str(plan)
     assert plan.net.kernels()["conv4_3"] == "winograd2" and plan.net.kernels()["conv4_2"] == "winograd4"
     assert "from conv4_1 on" in str(tighter) and 1 < plan.work < tighter.work < 1.2
+
+
+def test_tiles_may_have_smaller_filters_however_few_layers_there_are():
+    """Two convolutions by winograd4: as they are, all by winograd2, or by chunked."""
+    conv = {f"conv{i}": L.Conv.random(None, 3, 32, 32, pad=1) for i in range(2)}
+    ways = list(plans(Net.chain(conv, input_shape=(512, 512, 32)), (1, 512, 512, 32), ("conv1",)))
+    assert {plan.kernels.removeprefix(", by ").split()[0] for plan in ways if plan.tile and plan.kernels} == {
+        "winograd2",
+        "chunked",
+    }
+    assert sum(plan.tile is None for plan in ways) == 4, "one of the two by winograd2, too"
 
 
 def test_a_bare_process_leaves_more_to_the_step():

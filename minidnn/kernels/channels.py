@@ -50,7 +50,8 @@ def blended(x: Array, a: Array, y: Array, b: Array, c: Array, mem: Mem = None) -
 
 def by_pixel(formula: Callable[..., Any], *arrays: Array, results: int, mem: Mem = None) -> Any:
     """formula(*arrays), so many arrays of the same shape, where no pixel asks for another one."""
-    return channels.by_pixel(formula, arrays, results, mem) if _in_pieces(*arrays) else formula(*arrays)
+    whole = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arrays]
+    return channels.by_pixel(formula, whole, results, mem) if _in_pieces(*whole) else formula(*arrays)
 
 
 def _in_pieces(*arrays: Array) -> bool:

@@ -29,25 +29,27 @@ class LRN(Layer):
     kappa: float = 1.0
     alpha: float = 1e-4 / 5
     beta: float = 0.75
-    _spread: ClassVar = staticmethod(kernels.by_pixel)
+    across: ClassVar = True  # channels only: no pixel asks for another one
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UsageError(f"{type(self).__name__} over {self.size} neighbours; give at least 1")
 
     def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, Array]:
-        return self._spread(self._divided, x, results=2, mem=mem)
+        return kernels.by_pixel(self._divided, x, results=2, mem=mem) if self.across else self._divided(x)
 
     def backward(self, dzdy: Array, *, x: Array, aux: Array, mem: Mem = None, **_: Any) -> Array:
-        return self._spread(self._divided_back, dzdy, x, aux, results=1, mem=mem)[0]
+        if not self.across:
+            return self._divided_back(dzdy, x, aux)
+        return kernels.by_pixel(self._divided_back, dzdy, x, aux, results=1, mem=mem)
 
     def _divided(self, x: Array) -> tuple[Array, Array]:
         energy = self.kappa + self.alpha * self._sum_over_mine(x * x)
         return x * energy**-self.beta, energy
 
-    def _divided_back(self, dzdy: Array, x: Array, energy: Array) -> tuple[Array]:
+    def _divided_back(self, dzdy: Array, x: Array, energy: Array) -> Array:
         shared = self._sum_over_whose_i_am(dzdy * x * energy ** (-self.beta - 1))
-        return (dzdy * energy**-self.beta - 2 * self.alpha * self.beta * x * shared,)
+        return dzdy * energy**-self.beta - 2 * self.alpha * self.beta * x * shared
 
     def _sum_over_mine(self, x: Array) -> Array:
         return kernels.channel_sum(x, before=(self.size - 1) // 2, after=self.size // 2)
@@ -66,7 +68,7 @@ class LRNWithin(LRN):
     """
 
     size: int = 3
-    _spread: ClassVar = staticmethod(lambda formula, *arrays, **_: formula(*arrays))
+    across: ClassVar = False
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.size % 2 == 0:

@@ -25,8 +25,11 @@ LOST_ON_CARD = 10  # of so many bytes one: tiles at an edge have other shapes, a
 TILES = (4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32)  # pixels of a side
 TWICE_FORWARD = 1.5  # in tiles, the way forward is gone again for the way back
 SMALLER, NONE_PREPARED = 1.5, 2.1  # times of a dream step by winograd2 and by chunked, docs/speed.md
-APART = 3  # layers: a tile tries smaller filters from every third one on
+APART = 3  # layers: tiles try smaller filters in all, from the fourth on, from the seventh on …
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+Way = tuple[Net, float, str]  # with its kernels, times of the work, and what is special about them
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,8 @@ class Plan:
     tile: tuple[int, int] | None = None  # own pixels of each; None: the whole at once
     expected: Forecast | None = None
     work: float = 1.0  # how many times the arithmetic of the whole at once
-    words: str = "the whole picture at once"  # or, until it is chosen, what is special about the kernels
+    kernels: str = ""  # what is special about them
+    words: str = "the whole picture at once"
     process: int = PROCESS
     _tilings: dict[Shape, Tiling] = field(default_factory=dict, repr=False)
 
@@ -128,11 +132,11 @@ def plans(net: Net, image_shape: Shape, layers: tuple[Handle, ...]) -> Iterator[
                 tile = min(side, h), min(side, w)
                 seen = prod(size_of(Tiling(net, image_shape, names, tile=tile).amidst().pixels))
                 tiles[tile] = TWICE_FORWARD * max(1.0, seen / prod(tile))
-    as_it_is, *smaller, none = _with_kernels(net, image_shape, names)
+    as_it_is, smaller, none = _with_kernels(net, image_shape, names)
     for size, work in tiles.items():
-        some = smaller if size is None else smaller[APART - 1 :: APART]
-        for chosen, times, words in (as_it_is, *some, none):
-            yield Plan(chosen, layers, size, work=work * times, words=words)
+        some = smaller if size is None else smaller[::-APART]
+        for chosen, times, words in (as_it_is, *some, *none):
+            yield Plan(chosen, layers, size, work=work * times, kernels=words)
 
 
 def bytes_of(size: int | str) -> int:
@@ -149,21 +153,21 @@ def bytes_of(size: int | str) -> int:
     return int(number * UNITS[unit])
 
 
-def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> list[tuple[Net, float, str]]:
+def _with_kernels(net: Net, image_shape: Shape, names: Collection[str]) -> tuple[Way, list[Way], list[Way]]:
     """The net as it is; with smaller filters in the last layer, in the last two …; and with none prepared.
 
     Each with its work, of which the net as it is has 1. In the last layers the filters are largest and the
     maps smallest: much memory for little work. A net whose kernels somebody chose has no other.
     """
-    products = _products(net, image_shape, names)
-    found, smaller, done = [(net, 1.0, "")], dict[str, str](), 0
+    products, smaller, done, found = _products(net, image_shape, names), dict[str, str](), 0, list[Way]()
     for name in reversed(products):
         smaller, done = smaller | {name: "winograd2"}, done + products[name]
         work = 1 + (SMALLER - 1) * done / sum(products.values())
         since = "" if len(smaller) == len(products) else f" from {name} on"
         found.append((net.with_kernels(smaller), work, f", by winograd2 for its smaller filters{since}"))
-    none = net.with_kernels(dict.fromkeys(products, "chunked")) if products else net
-    return [*found, (none, NONE_PREPARED, ", by chunked for it prepares no filters")]
+    none = ", by chunked for it prepares no filters"
+    plain = [(net.with_kernels(dict.fromkeys(products, "chunked")), NONE_PREPARED, none)] if products else []
+    return (net, 1.0, ""), found, plain
 
 
 def _products(net: Net, image_shape: Shape, names: Collection[str]) -> dict[str, int]:
@@ -182,7 +186,7 @@ def _products(net: Net, image_shape: Shape, names: Collection[str]) -> dict[str,
 
 
 def _told(plan: Plan, image_shape: Shape, limit: int, at_once: int) -> str:
-    fits = f"{plan.words}: about {in_words(plan.need)} of {in_words(limit)}"
+    fits = f"{plan.kernels}: about {in_words(plan.need)} of {in_words(limit)}"
     if plan.tile is None:
         return f"the whole picture at once{fits}"
     down, across = Tiling(plan.net, image_shape, plan.layers, tile=plan.tile).grid

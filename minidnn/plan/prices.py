@@ -115,7 +115,7 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
     if isinstance(layer, L.LRNWithin):
         return Price(x, fresh=4 * x)
     if isinstance(layer, L.LRN):
-        return Price(x, True, fresh=5 * item * min(y, PIECE) * CREW.size)
+        return Price(x, True, fresh=x + 5 * item * min(y, PIECE) * CREW.size)  # x: where dzdy is a view
     if isinstance(layer, L.AvgPool):
         return Price(x + _ground(layer.window, x_shape, item), fresh=item * y)
     if isinstance(layer, Cut | L.FC | L.GlobalAvgPool | L.GradientReversal):

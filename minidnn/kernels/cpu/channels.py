@@ -5,7 +5,7 @@ A number for each channel is repeated over a whole piece first: NumPy is slow wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -70,18 +70,19 @@ def blended(x: Array, a: Array, y: Array, b: Array, c: Array, mem: Mem) -> Array
     return out
 
 
-def by_pixel(formula: Callable[..., Any], arrays: tuple[Array, ...], results: int, mem: Mem) -> Any:
+def by_pixel(formula: Callable[..., Any], arrays: Sequence[Array], results: int, mem: Mem) -> Any:
     """formula(*arrays), filled in piece by piece."""
     x, first = arrays[0], len(arrays)
-    found = tuple(fresh(x.shape, x, mem) for _ in range(results))
+    found = [fresh(x.shape, x, mem) for _ in range(results)]
 
     def work(*pieces: Array) -> None:
         pixels = [piece.reshape(1, 1, -1, x.shape[3]) for piece in pieces]
-        for part, out in zip(formula(*pixels[:first]), pixels[first:], strict=True):
+        parts = formula(*pixels[:first])
+        for part, out in zip(parts if results > 1 else [parts], pixels[first:], strict=True):
             out[...] = part
 
     _each_piece(work, *arrays, *found)
-    return found
+    return tuple(found) if results > 1 else found[0]
 
 
 def _column_sums(term: Callable[[slice, Array], Array], x: Array) -> Array:

@@ -80,7 +80,7 @@ class Crew:
             if not self._free and len(self._staff) < self.size - 1:
                 self._free.append(_Helper(self._take_back))
                 self._staff.add(self._free[-1])
-            if self._free:
+            if self._free and self._free[-1] not in job.helpers:  # or it has come back from it: all is done
                 job.helpers.append(self._free[-1])
                 self._free[-1].inbox.put(job)
                 self._free.pop()
