@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks import gpu, peers
 from benchmarks.peers import LAYOUTS
-from benchmarks.race import cosine, error, peak_memory, race, ratio, record, spread
+from benchmarks.race import cosine, error, peak_memory, race, record, spread
 from minidnn.kernels.cpu.threads import CREW
 
 WAYS = {
@@ -19,6 +20,7 @@ WAYS = {
     "auto, all kept": {"kernels": "auto", "keep": "all"},
     "winograd2": {"kernels": "winograd2", "keep": "needed"},
 }
+NUMBERS = ("ms", "torch ms", "times as fast", "MB", "torch MB")
 OURS = """
 from benchmarks import peers
 from minidnn.kernels.cpu.threads import CREW
@@ -37,15 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[224, 512], help="sides of the image (224 512)"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of the race (7; from 1024 on 5)")
+    parser.add_argument("--runs", type=int, default=1, help="times to do it all: the middle ones count (1)")
     parser.add_argument("--device", default="cpu", help="cuda: the same on a GPU, by the race gpu (cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
     if gpu.instead(args, "dream", "memory"):
         return
-    results = []
-    for size in args.sizes:
+    runs = [list(once(args.sizes, args.rounds)) for _ in range(args.runs)]
+    results = [middle(rows) for rows in zip(*runs, strict=True)]
+    for row in results if args.runs > 1 else ():
+        print(_told(row), "in the middle of", row["of"])
+    print("kept in", record("dream", results).name)
+
+
+def once(sizes: Sequence[int], rounds: int) -> Iterator[dict[str, Any]]:
+    """Each row of the table."""
+    for size in sizes:
         net, x = peers.vgg(), peers.picture(size)
         torch_runs = {layout: peers.torchs(net, x, layout, CREW.size) for layout in LAYOUTS}
         our_runs = {
@@ -58,26 +69,26 @@ def run(args: argparse.Namespace) -> None:
             tried = race(theirs, rounds=3)
             better = min(theirs, key=lambda name: statistics.median(tried[name]))
             runners = {better: theirs[better]} | {name: pair[which] for name, pair in our_runs.items()}
-            times = race(runners, rounds=args.rounds)
+            times = race(runners, rounds=min(rounds, 5) if size >= 1024 else rounds)
             for name in our_runs:
-                times_faster = ratio(times, name, [better])
-                results.append(_row(work, size, name, times, times_faster))
-                print(_told(results[-1]), flush=True)
-        results += memory(size)
-    print("kept in", record("dream", results).name)
+                yield _row(work, size, name, times, better)
+        yield from memory(size)
 
 
-def memory(size: int) -> list[dict[str, Any]]:
+def memory(size: int) -> Iterator[dict[str, Any]]:
     """Peak resident size of a process that makes two dream steps, ours against PyTorch's better layout."""
     theirs = min(peak_memory(TORCH.format(size=size, layout=name, threads=CREW.size)) for name in LAYOUTS)
-    rows = []
     for name, way in WAYS.items():
         own = peak_memory(OURS.format(size=size, threads=CREW.size, **way))
-        rows.append({"work": "memory", "size": size, "way": name, "MB": own / 1e6, "torch MB": theirs / 1e6})
-        print(
-            f"memory      {size:5}²  {name:15} {own / 1e6:7.0f} MB, torch {theirs / 1e6:7.0f} MB", flush=True
-        )
-    return rows
+        yield _said({"work": "memory", "size": size, "way": name, "MB": own / 1e6, "torch MB": theirs / 1e6})
+
+
+def middle(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The medians of the same row in several runs; that of the ratios need not be the ratio of those."""
+    found = {key: statistics.median(row[key] for row in rows) for key in NUMBERS if key in rows[0]}
+    spread = {"spread": max(row["spread"] for row in rows)} if "spread" in rows[0] else {}
+    key = "times as fast" if "times as fast" in found else "MB"
+    return rows[0] | found | spread | {"of": [round(row[key], 3) for row in rows]}
 
 
 def check(ours: dict[str, Any], torchs: dict[str, Any]) -> None:
@@ -90,14 +101,20 @@ def check(ours: dict[str, Any], torchs: dict[str, Any]) -> None:
             raise SystemExit(f"{name} does not compute what PyTorch computes; no use timing it")
 
 
-def _row(work: str, size: int, way: str, times: dict[str, list[float]], faster: float) -> dict[str, Any]:
-    medians = {name: statistics.median(values) for name, values in times.items() if name.startswith("torch")}
-    own = statistics.median(times[way])
-    row = {"work": work, "size": size, "way": way, "ms": own, "torch ms": medians, "times as fast": faster}
-    return row | {"spread": {"": spread(times[way])} | {name: spread(times[name]) for name in medians}}
+def _row(work: str, size: int, way: str, times: dict[str, list[float]], better: str) -> dict[str, Any]:
+    own, theirs = statistics.median(times[way]), statistics.median(times[better])
+    row = {"work": work, "size": size, "way": way, "ms": own, "torch ms": theirs, "layout": better}
+    return _said(row | {"times as fast": theirs / own, "spread": spread(times[way])})
+
+
+def _said(row: dict[str, Any]) -> dict[str, Any]:
+    print(_told(row), flush=True)
+    return row
 
 
 def _told(row: dict[str, Any]) -> str:
     what = f"{row['work']:11} {row['size']:5}²  {row['way']:15}"
-    times = f"{row['ms']:7.1f} ms, torch {min(row['torch ms'].values()):7.1f} ms"
+    if row["work"] == "memory":
+        return f"{what} {row['MB']:7.0f} MB, torch {row['torch MB']:7.0f} MB"
+    times = f"{row['ms']:7.1f} ms, torch {row['torch ms']:7.1f} ms"
     return f"{what} {times}: {row['times as fast']:.2f} times as fast"

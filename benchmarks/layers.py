@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import gpu, peers
 from benchmarks.race import record
 from minidnn import zoo
-from minidnn.graph import Node
+from minidnn.graph import Node, in_steps
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.layers import FC, Conv
 from minidnn.layers.base import Shape
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     print("a share over 1 is possible: Winograd multiplies less often than is counted, caches beat memory\n")
     rows = profile(net, target, peers.picture(args.size) / np.float32(100), args.rounds, limits)
     print(table(rows))
-    print("kept in", record(f"layers-{args.net}", {"limits": limits._asdict(), "layers": rows}).name)
+    print("kept in", record(f"layers-{args.net}", [row | limits._asdict() for row in rows]).name)
 
 
 def profile(net: Net, target: str, x: np.ndarray, rounds: int, limits: Limits) -> list[dict[str, Any]]:
@@ -61,25 +61,15 @@ def profile(net: Net, target: str, x: np.ndarray, rounds: int, limits: Limits) -
             slot = res[node.name]
             seconds.setdefault(node.name, []).append((slot.seconds, slot.backward_seconds))
     chosen, shapes = net.kernels(x.shape[1:3]), net.shapes(x.shape)
+    looked_at = {name for name, slot in res.items() if slot.x is not None}
     return [
-        row(step, chosen.get(step[0].name, ""), shapes, seconds[step[0].name], limits)
-        for step in steps(on_the_way, {name for name, taken in seconds.items() if any(map(any, taken))})
+        profiled(step, chosen.get(step[0].name, ""), shapes, seconds[step[0].name], limits)
+        for step in in_steps(on_the_way, looked_at)
     ]
 
 
-def steps(nodes: list[Node], timed: set[str]) -> list[list[Node]]:
-    """Each layer that took time, with those behind it that it did on the way."""
-    found: list[list[Node]] = []
-    for node in nodes:
-        if node.name in timed or not found:
-            found.append([node])
-        else:
-            found[-1].append(node)
-    return found
-
-
-def row(
-    step: list[Node],
+def profiled(
+    step: tuple[Node, ...],
     kernel: str,
     shapes: dict[str, Shape],
     seconds: list[tuple[float, float]],

@@ -80,7 +80,7 @@ def test_no_file_passes_400_lines(path):
 def test_the_reading_path_fits_an_afternoon():
     path = [p for p in SOURCES if "minidnn" in p.parts and room_of(p) in READING_PATH]
     assert sum(map(lines_of, path)) < 2400
-    assert sum(lines_of(p) for p in SOURCES if "kernels" in p.parts) <= 2460
+    assert sum(lines_of(p) for p in SOURCES if "kernels" in p.parts) <= 2480
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -193,6 +193,23 @@ def test_max_pool_is_the_largest_of_each_row_of_im2col(case, seed):
     assert_array_equal(switches, rows.argmax(axis=3))
 
 
+@pytest.mark.parametrize("of", [(3, 2, 1), (3, 1, 1), (3, 3, 0), (2, 2, 0), ((5, 3), (1, 2), 2)])
+def test_pools_a_few_rows_at_a_time_are_those_of_the_whole(of, monkeypatch):
+    """Both ways; where windows overlap, blocks side by side add to the same pixels."""
+    kernel, stride, pad = of
+    window, shape = Window.of(kernel, stride=stride, pad=pad, ceil=True), (2, 17, 14, 3)
+    (x,) = whole(0, shape)
+    y, switches = kernels.max_pool(x, window)
+    (dzdy,) = whole(1, y.shape)
+    dzdx = kernels.unpool(dzdy, switches, shape, window)
+    monkeypatch.setattr(import_module("minidnn.kernels.pool"), "IN_CACHE", 1)
+    for _ in range(5):
+        found, same = kernels.max_pool(x, window)
+        assert_array_equal(found, y)
+        assert_array_equal(same, switches)
+        assert_array_equal(kernels.unpool(dzdy, switches, shape, window), dzdx)
+
+
 @pytest.mark.parametrize(("kernel", "taps"), [((16, 16), 256), ((16, 17), 272)])
 def test_switches_can_name_the_last_tap_of_a_window_however_large(kernel, taps):
     x = distinct(np.random.default_rng(0), (1, *kernel, 1))

@@ -48,10 +48,13 @@ def blended(x: Array, a: Array, y: Array, b: Array, c: Array, mem: Mem = None) -
     return channels.blended(x, a, y, b, c, mem) if _in_pieces(x, a, y, b, c) else x * a + y * b + c
 
 
-def by_pixel(formula: Callable[..., Any], *arrays: Array, results: int, mem: Mem = None) -> Any:
-    """formula(*arrays), so many arrays of the same shape, where no pixel asks for another one."""
+def by_pixel(
+    formula: Callable[..., Any], *arrays: Array, results: int, mem: Mem = None, apart: bool = True
+) -> Any:
+    """formula(*arrays), so many arrays of the same shape; some pixels at a time, if they lie apart."""
     whole = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arrays]
-    return channels.by_pixel(formula, whole, results, mem) if _in_pieces(*whole) else formula(*arrays)
+    in_pieces = apart and _in_pieces(*whole)
+    return channels.by_pixel(formula, whole, results, mem) if in_pieces else formula(*arrays)
 
 
 def _in_pieces(*arrays: Array) -> bool:

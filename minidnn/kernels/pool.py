@@ -83,26 +83,38 @@ def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, 
     if window.in_pairs:
         in_blocks(both_of_pairs, window, ground, y, switches)
     else:
-        for tap, ys, xs in window.each_tap(*y.shape[1:3]):
-            ground[:, ys, xs] += y * (switches == tap)
+        in_blocks(partial(_add_back, window), window, ground, y, switches, rounds=2)
     return ground[:, top : top + h, left : left + w]
 
 
-def in_blocks(work: Callable[..., None], window: Window, ground: Array, *by_window: Array) -> None:
-    """work(ground, *by_window); on the host on what the cache holds: some rows, or some images."""
+def _add_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    for tap, ys, xs in window.each_tap(*y.shape[1:3]):
+        ground[:, ys, xs] += y * (switches == tap)
+
+
+def in_blocks(
+    work: Callable[..., None], window: Window, ground: Array, *by_window: Array, rounds: int = 1
+) -> None:
+    """work(ground, *by_window); on the host on what the cache holds: some rows, or some images.
+
+    In two rounds every other block is done first: neighbours may add to the same pixels.
+    """
     if not isinstance(ground, np.ndarray):
         work(ground, *by_window)
         return
     n, oh, ow, c = by_window[0].shape
     down, row = window.stride[0], ow * c * window.stride[0] * window.stride[1]
     rows, images = max(1, min(oh, IN_CACHE // row)), max(1, IN_CACHE // (row * oh))
+    rows = max(rows, -(-window.extent[0] // down))
 
     def task(first: int, at: int) -> None:
         some, below = slice(first, first + images), at * down
         seen = ground[some, below : below + (rows - 1) * down + window.extent[0]]
         work(seen, *(array[some, at : at + rows] for array in by_window))
 
-    CREW.run(partial(task, first, at) for first in range(0, n, images) for at in range(0, oh, rows))
+    for begin in range(0, rounds * rows, rows):
+        each = ((first, at) for first in range(0, n, images) for at in range(begin, oh, rounds * rows))
+        CREW.run(partial(task, *some) for some in each)
 
 
 def pool_by_switch(x: Array, switches: Array, window: Window) -> Array:

@@ -29,19 +29,17 @@ class LRN(Layer):
     kappa: float = 1.0
     alpha: float = 1e-4 / 5
     beta: float = 0.75
-    across: ClassVar = True  # channels only: no pixel asks for another one
+    apart: ClassVar = True  # no pixel asks for another one
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UsageError(f"{type(self).__name__} over {self.size} neighbours; give at least 1")
 
     def forward(self, x: Array, *, mem: Mem = None, **_: Any) -> tuple[Array, Array]:
-        return kernels.by_pixel(self._divided, x, results=2, mem=mem) if self.across else self._divided(x)
+        return kernels.by_pixel(self._divided, x, results=2, mem=mem, apart=self.apart)
 
     def backward(self, dzdy: Array, *, x: Array, aux: Array, mem: Mem = None, **_: Any) -> Array:
-        if not self.across:
-            return self._divided_back(dzdy, x, aux)
-        return kernels.by_pixel(self._divided_back, dzdy, x, aux, results=1, mem=mem)
+        return kernels.by_pixel(self._divided_back, dzdy, x, aux, results=1, mem=mem, apart=self.apart)
 
     def _divided(self, x: Array) -> tuple[Array, Array]:
         energy = self.kappa + self.alpha * self._sum_over_mine(x * x)
@@ -68,7 +66,7 @@ class LRNWithin(LRN):
     """
 
     size: int = 3
-    across: ClassVar = False
+    apart: ClassVar = False
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.size % 2 == 0:

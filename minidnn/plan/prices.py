@@ -19,6 +19,7 @@ from minidnn.kernels.cpu.channels import PIECE
 from minidnn.kernels.cpu.desk import Middle, needs
 from minidnn.kernels.cpu.threads import CREW
 from minidnn.kernels.im2col import ROWS_AT_ONCE
+from minidnn.kernels.pool import IN_CACHE
 from minidnn.layers.base import Layer, Shape
 from minidnn.tiles.geometry import Cut
 from minidnn.window import Window
@@ -111,7 +112,9 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
         return Price(x, True)
     if isinstance(layer, L.MaxPool | L.MaxUnpool):
         whole = item * x_shape[0] * prod(layer.window.padded_size(*x_shape[1:3])) * x_shape[3]
-        return Price(whole, True, fresh=0 if layer.window.in_pairs else (item + 1) * y)
+        return Price(
+            whole, True, fresh=0 if layer.window.in_pairs else (item + 1) * min(y, CREW.size * IN_CACHE)
+        )
     if isinstance(layer, L.LRNWithin):
         return Price(x, fresh=4 * x)
     if isinstance(layer, L.LRN):

@@ -83,9 +83,9 @@ def conv_backward(
             pixels += share
 
     with CREW.alone():
-        images, rows = parts(n, (oh, ow), window, w)
-        rows = max(rows, -(-window.extent[0] // window.stride[0]))
         rounds = 2 if window.overlaps else 1
+        images, rows = parts(n, (oh, ow), window, w, 2 * rounds)
+        rows = max(rows, -(-window.extent[0] // window.stride[0]))
         for begin in range(0, rounds * rows, rows):
             each = _each(n, images, range(begin, oh, rounds * rows), c, k, groups)
             CREW.run((partial(task, *some) for some in each), n * oh * ow * w.size)
@@ -136,16 +136,16 @@ def _each(
                 yield slice(first, first + images), at, cs, ks
 
 
-def parts(n: int, size: tuple[int, int], window: Window, w: Array) -> tuple[int, int]:
+def parts(n: int, size: tuple[int, int], window: Window, w: Array, least: int = 2) -> tuple[int, int]:
     """What one task takes: so many images, and of each so many rows of windows.
 
     As the cache allows; but enough windows that reading the filters anew for each task does not count, and
-    where there is much to multiply two tasks at least.
+    where there is much to multiply so many tasks at least.
     """
     (oh, ow), per_window = size, window.taps * w.shape[2] + w.shape[3]
     windows = max(IN_CACHE // per_window, LEAST_WINDOWS)
     images = max(1, min(windows // (oh * ow), -(-n // SHARES)))
-    rows = -(-oh // 2) if n == 1 and oh * ow * w.size >= 2 * LITTLE else oh
+    rows = -(-oh // least) if n == 1 and oh * ow * w.size >= 2 * LITTLE else oh
     return images, max(1, min(rows, windows // ow))
 
 
