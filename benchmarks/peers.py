@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,16 +61,29 @@ def ours(net: Net, x: np.ndarray, *, keep: str = "needed", target: str = TARGET)
 
 
 def torchs(
-    net: Net, x: np.ndarray, layout: str, threads: int, *, target: str = TARGET
+    net: Net,
+    x: np.ndarray,
+    layout: str,
+    threads: int,
+    *,
+    target: str = TARGET,
+    masks: Mapping[str, Callable] | None = None,
 ) -> tuple[Callable, Callable]:
-    """The same by PyTorch; layout is "channels_last" or "contiguous_format". It lets go of ours."""
+    """The same by PyTorch; layout is "channels_last" or "contiguous_format". It lets go of ours.
+
+    By `masks` some layers do something else: with those of `our_masks` it goes our way at every corner.
+    """
     import torch
 
     torch.set_num_threads(threads)
     memory_format, start = getattr(torch, layout), net.input
     asked = net.ancestors([target])
     steps = [
-        (node.name, _torch_layer(torch, node.layer, memory_format), node.inputs)
+        (
+            node.name,
+            (masks or {}).get(node.name) or _torch_layer(torch, node.layer, memory_format),
+            node.inputs,
+        )
         for node in net.nodes
         if node.name in asked
     ]
@@ -91,6 +105,36 @@ def torchs(
         return unknown.grad.permute(0, 2, 3, 1).numpy()
 
     return forward, step
+
+
+def our_masks(net: Net, x: np.ndarray, target: str = TARGET) -> dict[str, Callable]:
+    """Of each ReLU what it let through in our run, and of each max-pooling the pixels that it took.
+
+    Where a number is 0 but for rounding, or two pixels are alike, two engines go different ways, and their
+    gradients differ by far more than rounding. By one engine's choices both compute one smooth function.
+    """
+    import torch
+
+    res, masks = net.init_res(), dict[str, Callable]()
+    net.forwardto(res, target, x, keep="needed")
+    for node in net.nodes:
+        aux, shape = res[node.name].aux, res[node.name].shape
+        if isinstance(node.layer, ReLU) and aux is not None:
+            open_ = np.unpackbits(aux, count=int(np.prod(shape))).reshape(shape).astype("float32")
+            masks[node.name] = partial(torch.mul, torch.from_numpy(open_.transpose(0, 3, 1, 2).copy()))
+        elif isinstance(node.layer, MaxPool) and aux is not None:
+            window, width = node.layer.window, res[node.inputs[0]].shape[2]
+            (rows, columns), (sy, sx), tap = np.indices(shape[1:3]), window.stride, aux.astype("int64")
+            down = (rows * sy - window.pad[0])[..., None] + tap // window.kernel[1] * window.dilation[0]
+            across = (columns * sx - window.pad[2])[..., None] + tap % window.kernel[1] * window.dilation[1]
+            taken = torch.from_numpy((down * width + across).transpose(0, 3, 1, 2).copy())
+            masks[node.name] = partial(_taken, taken)
+    return masks
+
+
+def _taken(places: Any, x: Any) -> Any:
+    """The pixels at these places of every channel."""
+    return x.flatten(2).gather(2, places.flatten(2)).view(places.shape)
 
 
 def _torch_layer(torch: Any, layer: Layer, memory_format: Any) -> Callable[..., Any]:

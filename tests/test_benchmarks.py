@@ -115,6 +115,26 @@ def test_a_row_of_the_table_says_how_many_times_as_fast():
     assert race.spread([3.0]) == 0
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("target", ["pool1", "relu_fc"])
+def test_with_our_masks_pytorch_finds_our_gradient_number_by_number(target):
+    pytest.importorskip("torch")
+    net, x = small(), picture()
+    masks = peers.our_masks(net, x, target)
+    assert {"relu1", "pool1"} <= set(masks)
+    _, step = peers.torchs(net, x, peers.LAYOUTS[0], 1, target=target, masks=masks)
+    assert race.error(peers.ours(net, x, target=target)[1](), step().astype("float64")) < 2e-5
+
+
+@pytest.mark.oracle
+def test_so_it_does_for_vgg_by_the_fast_kernels():
+    pytest.importorskip("torch")
+    net, x = peers.vgg(), peers.picture(64)
+    dream.check_with_masks(net, x, peers.ours(net, x)[1])
+    with pytest.raises(SystemExit, match="another gradient"):
+        dream.check_with_masks(net, x, lambda: 1.001 * peers.ours(net, x)[1]())
+
+
 def test_a_dream_race_begins_only_when_all_make_the_same(capsys):
     y, g = np.arange(6.0), np.arange(4.0)
     right = (lambda: y, lambda: g)
