@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
-
-import numpy as np
 
 from benchmarks import gpu, peers
 from benchmarks.peers import LAYOUTS
 from benchmarks.race import cosine, error, peak_memory, race, record, spread
 from minidnn.kernels.cpu.threads import CREW
-from minidnn.net import Net
 
 WAYS = {
     "auto": {"kernels": "auto", "keep": "needed"},
@@ -50,33 +49,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if gpu.instead(args, "dream", "memory"):
         return
-    runs = [list(once(args.sizes, args.rounds)) for _ in range(args.runs)]
+    runs = [[row for size in args.sizes for row in alone(once, size, args.rounds)] for _ in range(args.runs)]
     results = [middle(rows) for rows in zip(*runs, strict=True)]
     for row in results if args.runs > 1 else ():
         print(_told(row), "in the middle of", row["of"])
     print("kept in", record("dream", results).name)
 
 
-def once(sizes: Sequence[int], rounds: int) -> Iterator[dict[str, Any]]:
-    """Each row of the table."""
-    for size in sizes:
-        net, x = peers.vgg(), peers.picture(size)
-        torch_runs = {layout: peers.torchs(net, x, layout, CREW.size) for layout in LAYOUTS}
-        our_runs = {
-            name: peers.ours(net.with_kernels(way["kernels"]), x, keep=way["keep"])
-            for name, way in WAYS.items()
-        }
-        check(our_runs, torch_runs)
-        check_with_masks(net, x, our_runs["auto"][1])
-        for work, which in (("forward", 0), ("dream step", 1)):
-            theirs = {f"torch {name}": pair[which] for name, pair in torch_runs.items()}
-            tried = race(theirs, rounds=3)
-            better = min(theirs, key=lambda name: statistics.median(tried[name]))
-            runners = {better: theirs[better]} | {name: pair[which] for name, pair in our_runs.items()}
-            times = race(runners, rounds=min(rounds, 5) if size >= 1024 else rounds)
-            for name in our_runs:
-                yield _row(work, size, name, times, better)
-        yield from memory(size)
+def alone(work: Callable[..., Any], *about: Any) -> Any:
+    """In a process of its own: what ran before leaves memory ready, and PyTorch gains a tenth by that."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _with_threads, (CREW.size,)) as process:
+        return process.submit(work, *about).result()
+
+
+def _with_threads(count: int) -> None:
+    CREW.resize(count)
+
+
+def once(size: int, rounds: int) -> list[dict[str, Any]]:
+    """The rows of the table for images of that size."""
+    alone(check_with_masks, size)
+    return list(_raced(size, rounds))
+
+
+def _raced(size: int, rounds: int) -> Iterator[dict[str, Any]]:
+    net, x = peers.vgg(), peers.picture(size)
+    torch_runs = {layout: peers.torchs(net, x, layout, CREW.size) for layout in LAYOUTS}
+    our_runs = {
+        name: peers.ours(net.with_kernels(way["kernels"]), x, keep=way["keep"]) for name, way in WAYS.items()
+    }
+    check(our_runs, torch_runs)
+    for work, which in (("forward", 0), ("dream step", 1)):
+        theirs = {f"torch {name}": pair[which] for name, pair in torch_runs.items()}
+        tried = race(theirs, rounds=3)
+        better = min(theirs, key=lambda name: statistics.median(tried[name]))
+        runners = {better: theirs[better]} | {name: pair[which] for name, pair in our_runs.items()}
+        times = race(runners, rounds=min(rounds, 5) if size >= 1024 else rounds)
+        for name in our_runs:
+            yield _row(work, size, name, times, better)
+    yield from memory(size)
 
 
 def memory(size: int) -> Iterator[dict[str, Any]]:
@@ -105,10 +116,11 @@ def check(ours: dict[str, Any], torchs: dict[str, Any]) -> None:
             raise SystemExit(f"{name} does not compute what PyTorch computes; no use timing it")
 
 
-def check_with_masks(net: Net, x: np.ndarray, step: Callable[[], np.ndarray]) -> None:
+def check_with_masks(size: int, times: float = 1.0) -> None:
     """The gradient number by number, once PyTorch goes our way at every ReLU and every pooling."""
-    wanted = peers.torchs(net, x, LAYOUTS[0], CREW.size, masks=peers.our_masks(net, x))[1]()
-    worst = error(step(), wanted.astype("float64"))
+    net, x = peers.vgg(), peers.picture(size)
+    wanted = times * peers.torchs(net, x, LAYOUTS[0], CREW.size, masks=peers.our_masks(net, x))[1]()
+    worst = error(peers.ours(net, x)[1](), wanted.astype("float64"))
     print(f"check       {'auto, one way for all':22} gradients within {worst:.1e}")
     if worst > 1e-4:
         raise SystemExit("by our own masks PyTorch finds another gradient; no use timing ours")

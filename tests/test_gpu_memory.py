@@ -12,7 +12,7 @@ from minidnn.dream import squared_norm
 from minidnn.errors import DeviceError, TooLargeError
 from minidnn.kernels.cuda.blas import WORKSPACE
 from minidnn.plan import Plan, choose, forecast
-from minidnn.plan.card import UNIT, Pool
+from minidnn.plan.card import Pool
 from tests import fakepool
 from tests.fakecard import COMPILER, put_in
 from tests.fakepool import counting
@@ -114,10 +114,10 @@ def test_the_pool_of_the_plan_is_that_of_the_fake_card(seed):
         else:
             nbytes = int(2 ** rng.uniform(3, 20))
             held.append((planned.take("x", nbytes), there.malloc(nbytes)))
-        assert planned.nbytes % UNIT == 0
+        assert planned.nbytes % Pool.unit == 0
     assert planned.nbytes == pytest.approx(there.total, rel=0.15), "of two equal rooms they may take another"
     for mine, theirs in held:
         planned.let_go(mine)
         there.give_back(theirs)
-    assert sum(room.nbytes for room in planned.free) == planned.nbytes and there.used == 0
-    assert len(planned.free) == len(planned.blocks), "all that was cut has grown together again"
+    assert sum(room.nbytes for room in planned.rooms.free) == planned.nbytes and there.used == 0
+    assert len(planned.rooms.free) == len(planned.rooms.blocks), "all that was cut has grown together again"

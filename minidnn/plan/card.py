@@ -25,7 +25,8 @@ __all__ = ["WORKSPACE", "Pool", "backward", "forward", "is_on_card"]
 class Pool(Memory):
     """Here all is lent, every block may be cut for anything, and none is ever given back."""
 
-    unit, least = 512, 1 << 40
+    unit = 512  # bytes
+    least = 1 << 40
 
     def take(self, kind: str, nbytes: int, *, lent: bool = True) -> Piece:
         return super().take(kind, nbytes, lent=True)
