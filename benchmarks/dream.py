@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def alone(work: Callable[..., Any], *about: Any) -> Any:
-    """In a process of its own: what ran before leaves memory ready, and PyTorch gains a tenth by that."""
+    """In a process of its own: what ran before leaves memory ready, and PyTorch gains by that."""
     with ProcessPoolExecutor(1, get_context("spawn"), _with_threads, (CREW.size,)) as process:
         return process.submit(work, *about).result()
 
