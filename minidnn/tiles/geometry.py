@@ -50,8 +50,8 @@ class Cut(Layer):
         return dzdx
 
 
-class Behind(NamedTuple):
-    """What stands behind a part of a layer's output."""
+class Source(NamedTuple):
+    """What a part of a layer's output is computed from, and by what."""
 
     made: Area  # may be more than was needed; then it is cut
     read: Area
@@ -84,25 +84,25 @@ def check_local(net: Net, layers: Collection[str], *, mode: str = "test") -> Non
         raise UsageError(f"no tiles up to {' and '.join(layers)}: {'; '.join(found)}")
 
 
-def behind(layer: Layer, need: Area, x_size: Sequence[int]) -> Behind:
-    """What stands behind that area of the layer's output, for an input map of (h, w)."""
+def source_of(layer: Layer, need: Area, x_size: Sequence[int]) -> Source:
+    """What that area of the layer's output is computed from, for an input map of (h, w)."""
     (rows, columns), (h, w) = need, x_size
     if isinstance(layer, WINDOWED):
         y, x = _windowed(layer, 0, rows, h), _windowed(layer, 1, columns, w)
         pad, overhangs = (y.before, y.after, x.before, x.after), bool(y.beyond or x.beyond)
         there: Layer = replace(layer, window=replace(layer.window, pad=pad, ceil=overhangs))
-        return Behind((y.made, x.made), (y.read, x.read), there)
+        return Source((y.made, x.made), (y.read, x.read), there)
     if isinstance(layer, L.ConvTranspose):
         y, x = _transposed(layer, 0, rows, h), _transposed(layer, 1, columns, w)
         window = replace(layer.window, pad=(y.before, y.after, x.before, x.after))
-        return Behind(need, (y.read, x.read), replace(layer, window=window, extra=(y.beyond, x.beyond)))
+        return Source(need, (y.read, x.read), replace(layer, window=window, extra=(y.beyond, x.beyond)))
     if isinstance(layer, L.Upsample):
         y, x = _enlarged(layer, rows, h), _enlarged(layer, columns, w)
-        return Behind((y.made, x.made), (y.read, x.read), layer)
+        return Source((y.made, x.made), (y.read, x.read), layer)
     if isinstance(layer, L.LRNWithin):
         around = _reached(rows, h, layer.size // 2), _reached(columns, w, layer.size // 2)
-        return Behind(around, around, layer)
-    return Behind(need, need, replace(layer, frozen=None) if isinstance(layer, L.Dropout) else layer)
+        return Source(around, around, layer)
+    return Source(need, need, replace(layer, frozen=None) if isinstance(layer, L.Dropout) else layer)
 
 
 def _windowed(layer: L.Conv | L.MaxPool | L.AvgPool, axis: int, need: Span, size: int) -> Along:

@@ -15,7 +15,7 @@ from minidnn.kernels import Kernel, Kernels
 from minidnn.layers.base import Shape
 from minidnn.net import Net
 from minidnn.res import Res
-from minidnn.tiles.geometry import Area, Behind, Cut, at, behind, check_local, size_of, union, within
+from minidnn.tiles.geometry import Area, Cut, Source, at, check_local, size_of, source_of, union, within
 
 Measure = Callable[[Mapping[Handle, Array]], tuple[float, Mapping[Handle, Array]]]
 Ticking = Callable[[Sequence["Part"]], Iterable["Part"]]  # as tqdm: takes what is to do, and hands it on
@@ -132,11 +132,11 @@ class Tiling:
             for (name, rows), columns in zip(self._rows.items(), self._columns.values(), strict=True)
         }
         needed: dict[str, list[Area]] = {name: [area] for name, area in own.items()}
-        found = dict[str, Behind]()
+        found = dict[str, Source]()
         for node in reversed(self.net.nodes):
             if node.name in needed:
                 x_size = self.shapes[node.inputs[0]][1:3]
-                found[node.name] = behind(node.layer, union(needed[node.name]), x_size)
+                found[node.name] = source_of(node.layer, union(needed[node.name]), x_size)
                 for name in node.inputs:
                     needed.setdefault(name, []).append(found[node.name].read)
         made = {name: there.made for name, there in found.items()}
