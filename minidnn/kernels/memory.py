@@ -40,8 +40,9 @@ class Arena:
         with self._lock:
             self._take_back()
             room = self._rooms.take(rounded(nbytes))
-            if room.block not in self._blocks:
-                self._blocks[room.block] = _aligned(room.nbytes)
+            size = self._rooms.blocks[room.block]
+            if len(self._blocks.get(room.block, b"")) != size:  # new, or forgotten by half, by Ctrl-C
+                self._blocks[room.block] = _aligned(size)
             raw = np.frombuffer(self._blocks[room.block][room.start : room.start + room.nbytes], np.uint8)
             watch = ref(raw, self._gone.append)
             self._lent[id(watch)] = watch, room
