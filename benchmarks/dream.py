@@ -101,7 +101,7 @@ def memory(size: int) -> Iterator[dict[str, Any]]:
 def middle(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The medians of the same row in several runs; that of the ratios need not be the ratio of those."""
     found = {key: statistics.median(row[key] for row in rows) for key in NUMBERS if key in rows[0]}
-    spread = {"spread": max(row["spread"] for row in rows)} if "spread" in rows[0] else {}
+    spread = {"spread": {"": max(row["spread"][""] for row in rows)}} if "spread" in rows[0] else {}
     key = "times as fast" if "times as fast" in found else "MB"
     return rows[0] | found | spread | {"of": [round(row[key], 3) for row in rows]}
 
@@ -129,7 +129,7 @@ def check_with_masks(size: int, times: float = 1.0) -> None:
 def _row(work: str, size: int, way: str, times: dict[str, list[float]], better: str) -> dict[str, Any]:
     own, theirs = statistics.median(times[way]), statistics.median(times[better])
     row = {"work": work, "size": size, "way": way, "ms": own, "torch ms": theirs, "layout": better}
-    return _said(row | {"times as fast": theirs / own, "spread": spread(times[way])})
+    return _said(row | {"times as fast": theirs / own, "spread": {"": spread(times[way])}})
 
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:

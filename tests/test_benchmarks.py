@@ -147,11 +147,17 @@ def test_a_dream_race_begins_only_when_all_make_the_same(capsys):
 
 def test_of_several_runs_the_middle_one_counts():
     rows = [
-        {"work": "forward", "ms": ms, "torch ms": 2 * ms + i, "times as fast": 2 + i / ms, "spread": i / 10}
+        {
+            "work": "forward",
+            "ms": ms,
+            "torch ms": 2 * ms + i,
+            "times as fast": 2 + i / ms,
+            "spread": {"": i / 10},
+        }
         for i, ms in enumerate([10.0, 30.0, 20.0])
     ]
     found = dream.middle(rows)
-    assert (found["ms"], found["torch ms"], found["spread"]) == (20.0, 42.0, 0.2)
+    assert (found["ms"], found["torch ms"], found["spread"]) == (20.0, 42.0, {"": 0.2})
     assert found["times as fast"] == pytest.approx(2 + 1 / 30) and found["of"] == [2.0, 2.033, 2.1]
     assert dream.middle([{"work": "memory", "MB": 5.0, "torch MB": 7.0}])["of"] == [5.0]
 
