@@ -52,9 +52,10 @@ def by_pixel(
     formula: Callable[..., Any], *arrays: Array, results: int, mem: Mem = None, apart: bool = True
 ) -> Any:
     """formula(*arrays), so many arrays of the same shape; some pixels at a time, if they lie apart."""
+    if not apart:
+        return formula(*arrays)
     whole = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arrays]
-    in_pieces = apart and _in_pieces(*whole)
-    return channels.by_pixel(formula, whole, results, mem) if in_pieces else formula(*arrays)
+    return channels.by_pixel(formula, whole, results, mem) if _in_pieces(*whole) else formula(*whole)
 
 
 def _in_pieces(*arrays: Array) -> bool:

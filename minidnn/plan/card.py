@@ -17,7 +17,7 @@ from minidnn.layers.base import Layer, Shape, is_placeholder
 from minidnn.net import Net
 from minidnn.plan import prices
 from minidnn.plan.prices import Price
-from minidnn.plan.rehearsal import Memory, Piece
+from minidnn.plan.rehearsal import Memory
 
 __all__ = ["WORKSPACE", "Pool", "backward", "forward", "is_on_card"]
 
@@ -27,9 +27,7 @@ class Pool(Memory):
 
     unit = 512  # bytes
     least = 1 << 40
-
-    def take(self, kind: str, nbytes: int, *, lent: bool = True) -> Piece:
-        return super().take(kind, nbytes, lent=True)
+    lends_all = True
 
     def begin(self) -> None:
         """It keeps all that it has."""

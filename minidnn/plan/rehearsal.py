@@ -39,6 +39,7 @@ class Memory:
 
     unit: ClassVar[int] = ALIGN  # bytes: every request is rounded up to a multiple of it
     least: ClassVar[int] = LEAST
+    lends_all: ClassVar[bool] = False
     prepared: int = 0
     rooms: Rooms = field(default_factory=Rooms)
     lent: dict[Piece, Room] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Memory:
 
     def take(self, kind: str, nbytes: int, *, lent: bool = False) -> Piece:
         piece = Piece(nbytes, kind)
-        if lent and nbytes:
+        if nbytes and (lent or self.lends_all):
             self.lent[piece] = self.rooms.take(rounded(nbytes, self.unit), self.least)
         else:
             self.system += nbytes

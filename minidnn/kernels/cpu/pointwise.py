@@ -51,7 +51,5 @@ def relu_backward(dzdy: Array, bits: Array, mem: Mem) -> Array:
 
 def _in_pieces(work: Callable[[slice, slice], None], size: int) -> None:
     """work(numbers, their bytes of bits) for every piece of so many numbers."""
-    CREW.run(
-        partial(work, slice(at, min(at + PIECE, size)), slice(at // 8, -(-min(at + PIECE, size) // 8)))
-        for at in range(0, size, PIECE)
-    )
+    edges = ((at, min(at + PIECE, size)) for at in range(0, size, PIECE))
+    CREW.run(partial(work, slice(at, end), slice(at // 8, -(-end // 8))) for at, end in edges)
