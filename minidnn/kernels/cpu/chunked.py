@@ -1,6 +1,7 @@
 """The plain convolution, a few rows of windows at a time: within the cache, and shared out among threads.
 
-Images of few channels are turned to planes first, so that there are long rows to copy and to add.
+Images of few channels are turned to planes first, so that there are long rows to copy and to add; and one
+more row, of ones, makes the bias part of the product.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
 
-IN_CACHE = 400_000  # numbers that one task may work on
+IN_CACHE = 800_000  # numbers that one task may work on
 LEAST_WINDOWS = 400  # that one task takes
 FEW = 8  # channels below which planes are better
 SLIVER = 10  # rows
@@ -32,16 +33,18 @@ def conv(
     n, h, width, c = x.shape
     (oh, ow), k = window.out_size(h, width), w.shape[3]
     y, planes = Taken((n, oh, ow, k), x, behind if groups == 1 else None, mem), c // groups < FEW
-    ground = _planes(x, window, mem) if planes else padded(x, window)
+    ground, ones = _planes(x, window, mem) if planes else padded(x, window), planes and b is not None
 
     def task(some: slice, at: int, cs: slice, ks: slice) -> None:
         part = y.y[some, at : at + rows]
-        cols = _cols(ground[some], at, part.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
-        flat = w[..., ks].reshape(cols.shape[1], -1)
+        cols = _cols(ground[some], at, part.shape[:3], window, cs, planes, mem, ones)  # (windows, taps*C)
+        flat = w[..., ks].reshape(-1, ks.stop - ks.start)
+        if b is not None and ones:
+            flat = np.concatenate([flat, b[None, ks]])
         whole = groups == 1 and part.flags.c_contiguous
         out = part.reshape(len(cols), k) if whole else fresh((len(cols), flat.shape[1]), x, mem)
         _in_strips(cols, flat, out)
-        if b is not None:
+        if b is not None and not ones:
             out += b[ks]
         if not whole:
             part[..., ks] = out.reshape(*part.shape[:3], -1)
@@ -150,17 +153,25 @@ def parts(n: int, size: tuple[int, int], window: Window, w: Array, least: int = 
 
 
 def _cols(
-    ground: Array, at: int, size: tuple[int, ...], window: Window, cs: slice, planes: bool, mem: Mem
+    ground: Array,
+    at: int,
+    size: tuple[int, ...],
+    window: Window,
+    cs: slice,
+    planes: bool,
+    mem: Mem,
+    ones: bool = False,
 ) -> Array:
-    """The windows of some rows, one a row of a matrix (n*rows*ow, taps*C)."""
+    """The windows of some rows, one a row of a matrix (n*rows*ow, taps*C), and perhaps a 1 behind each."""
     n, rows, ow = size
     c = cs.stop - cs.start
     if window.taps == 1 and window.stride == (1, 1) and not planes and c == ground.shape[3]:
         return ground[:, at : at + rows, :ow].reshape(n * rows * ow, c)
-    shape = (window.taps * c, n * rows * ow)
+    taps_c, shape = window.taps * c, (window.taps * c + ones, n * rows * ow)
     cols = fresh(shape, ground, mem).T if planes else fresh(shape[::-1], ground, mem)
-    for share, pixels in _by_tap(cols, ground, at, size, window, cs, planes):
+    for share, pixels in _by_tap(cols[:, :taps_c], ground, at, size, window, cs, planes):
         share[...] = pixels
+    cols[:, taps_c:] = 1
     return cols
 
 
