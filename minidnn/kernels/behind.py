@@ -14,7 +14,7 @@ from minidnn.arrays import Array
 from minidnn.kernels.cpu.pointwise import rectify
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.kernels.pointwise import positive, relu, relu_backward
-from minidnn.kernels.pool import both_of_pairs, max_pool, take_largest, unpool
+from minidnn.kernels.pool import max_pool, take_largest, unpool
 from minidnn.window import Window
 
 
@@ -110,23 +110,24 @@ class Given(NamedTuple):
             out[...] = self.x[images, ys, xs]
             return
         n, k = self.shape[0], self.shape[3]
-        if self.behind.pool is None:
-            pixels = self.x[images, ys, xs]
-        else:
-            pixels = _unpooled(self.x, self.behind.switches, images, ys, xs)
         eighth = slice(xs.start * k // 8, xs.stop * k // 8)
         bits = self.behind.bits.reshape(n, self.shape[1], -1)[images, ys, eighth]
-        np.multiply(_in_rows(pixels), np.unpackbits(bits, axis=2).view(bool), out=_in_rows(out))
+        is_positive = np.unpackbits(bits, axis=2).view(bool)
+        if self.behind.pool is None:
+            np.multiply(_in_rows(self.x[images, ys, xs]), is_positive, out=_in_rows(out))
+            return
+        is_positive = is_positive.reshape(out.shape)
+        for tap in range(4):
+            (down, rows), (along, columns) = _tap_of_pairs(ys, tap // 2), _tap_of_pairs(xs, tap % 2)
+            won = self.behind.switches[images, down, along] == tap
+            won &= is_positive[:, rows, columns]
+            np.multiply(self.x[images, down, along], won, out=out[:, rows, columns])
 
 
-def _unpooled(dzdy: Array, switches: Array, images: slice, ys: slice, xs: slice) -> Array:
-    """The gradient at these pixels before the pooling."""
-    top, left = ys.start // 2, xs.start // 2
-    there = images, slice(top, -(-ys.stop // 2)), slice(left, -(-xs.stop // 2))
-    n, rows, columns, k = dzdy[there].shape
-    ground = np.empty((n, 2 * rows, 2 * columns, k), dzdy.dtype)
-    both_of_pairs(ground, dzdy[there], switches[there])
-    return ground[:, ys.start - 2 * top : ys.stop - 2 * top, xs.start - 2 * left : xs.stop - 2 * left]
+def _tap_of_pairs(pixels: slice, tap: int) -> tuple[slice, slice]:
+    """Along one side: the windows of 2 whose first or second pixel is among these, and those among them."""
+    first, end = (pixels.start - tap + 1) // 2, (pixels.stop - tap + 1) // 2
+    return slice(first, end), slice(2 * first + tap - pixels.start, None, 2)
 
 
 def is_halved(shape: tuple[int, ...], pool: Window | None) -> bool:
