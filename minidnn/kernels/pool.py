@@ -59,17 +59,6 @@ def take_largest(window: Window, ground: Array, y: Array, switches: Array) -> No
         best, won = xp.maximum(best, row, out=y), xp.maximum(won, below, out=switches)
 
 
-def both_of_pairs(ground: Array, y: Array, switches: Array) -> None:
-    """Every value to the pixel of its 2 x 2 that the switch names, the other three are 0: rows first."""
-    xp, (n, oh, ow, c) = xp_of(y), y.shape
-    rows = xp.empty((n, oh, 2, ow, c), y.dtype)
-    xp.multiply(y, switches > 1, out=rows[:, :, 1])
-    xp.subtract(y, rows[:, :, 1], out=rows[:, :, 0])
-    pairs = ground[:, : 2 * oh, : 2 * ow].reshape(n, oh, 2, ow, 2, c)
-    xp.multiply(rows, (switches & 1)[:, :, None], out=pairs[:, :, :, :, 1])
-    xp.subtract(rows, pairs[:, :, :, :, 1], out=pairs[:, :, :, :, 0])
-
-
 def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, mem: Mem = None) -> Array:
     """Every value goes back to the pixel its switch names, and what meets there adds up."""
     xp_of(y, switches)
@@ -80,16 +69,19 @@ def unpool(y: Array, switches: Array, x_shape: tuple[int, ...], window: Window, 
     ground = fresh((n, *window.padded_size(h, w), c), y, mem)
     if not window.in_pairs or ground.shape[1:3] != (2 * y.shape[1], 2 * y.shape[2]):
         ground.fill(0)
-    if window.in_pairs:
-        in_blocks(both_of_pairs, window, ground, y, switches)
-    else:
-        in_blocks(partial(_add_back, window), window, ground, y, switches, rounds=2)
+    work, rounds = (_add_back, 2) if window.overlaps else (_put_back, 1)
+    in_blocks(partial(work, window), window, ground, y, switches, rounds=rounds)
     return ground[:, top : top + h, left : left + w]
 
 
 def _add_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
     for tap, ys, xs in window.each_tap(*y.shape[1:3]):
         ground[:, ys, xs] += y * (switches == tap)
+
+
+def _put_back(window: Window, ground: Array, y: Array, switches: Array) -> None:
+    for tap, ys, xs in window.each_tap(*y.shape[1:3]):
+        xp_of(y).multiply(y, switches == tap, out=ground[:, ys, xs])
 
 
 def in_blocks(

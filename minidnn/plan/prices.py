@@ -112,9 +112,7 @@ def backward(layer: Layer, how: Kernel, x_shapes: Sequence[Shape], y: int, item:
         return Price(x, True)
     if isinstance(layer, L.MaxPool | L.MaxUnpool):
         whole = item * x_shape[0] * prod(layer.window.padded_size(*x_shape[1:3])) * x_shape[3]
-        return Price(
-            whole, True, fresh=0 if layer.window.in_pairs else (item + 1) * min(y, CREW.size * IN_CACHE)
-        )
+        return Price(whole, True, fresh=(1 + item * layer.window.overlaps) * min(y, CREW.size * IN_CACHE))
     if isinstance(layer, L.LRNWithin):
         return Price(x, fresh=4 * x)
     if isinstance(layer, L.LRN):
