@@ -6,8 +6,9 @@ more row, of ones, makes the bias part of the product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from minidnn.arrays import Array
 from minidnn.kernels.behind import Behind, Given, Taken
 from minidnn.kernels.cpu.desk import SMALL, strips
 from minidnn.kernels.cpu.threads import CREW, LITTLE
+from minidnn.kernels.cpu.tiling import Shape
 from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
@@ -26,27 +28,77 @@ SLIVER = 10  # rows
 SHARES = 8  # that many images are shared out into; and of a sum over all windows, added up in order
 
 
+class _Ground(NamedTuple):
+    """The padded images that windows are on, seen as (N, C, H, W); of few channels they lie so too."""
+
+    pixels: Array
+    window: Window
+    planes: bool
+
+    @classmethod
+    def blank(cls, x_shape: Sequence[int], window: Window, groups: int, like: Array, mem: Mem) -> _Ground:
+        (n, h, w, c), planes = x_shape, x_shape[3] // groups < FEW
+        size = window.padded_size(h, w)
+        lie = fresh((n, c, *size) if planes else (n, *size, c), like, mem)
+        lie.fill(0)
+        return cls(lie if planes else lie.transpose(0, 3, 1, 2), window, planes)
+
+    @classmethod
+    def of(cls, x: Array, window: Window, groups: int, mem: Mem) -> _Ground:
+        if x.shape[3] // groups >= FEW:
+            return cls(padded(x, window).transpose(0, 3, 1, 2), window, planes=False)
+        ground = cls.blank(x.shape, window, groups, x, mem)
+        ground.image(x.shape)[...] = x
+        return ground
+
+    def image(self, x_shape: Sequence[int]) -> Array:
+        """(N, H, W, C): what lies within the pads."""
+        (_, h, w, _), (top, _, left, _) = x_shape, self.window.pad
+        return self.pixels[:, :, top : top + h, left : left + w].transpose(0, 2, 3, 1)
+
+    def below(self, some: slice, at: int) -> _Ground:
+        """Of these images, from that row of windows on."""
+        return self._replace(pixels=self.pixels[some, :, at * self.window.stride[0] :])
+
+    def cols(self, size: Shape, cs: slice, mem: Mem, ones: int = 0) -> Array:
+        """The windows of the first rows, one a row (n*rows*ow, taps*C), and perhaps a 1 behind each."""
+        (n, rows, ow), c, taps_c = size, cs.stop - cs.start, self.window.taps * (cs.stop - cs.start)
+        if taps_c == self.pixels.shape[1] and self.window.stride == (1, 1) and not self.planes:
+            return self.pixels[:, :, :rows, :ow].transpose(0, 2, 3, 1).reshape(n * rows * ow, c)
+        shape = (n * rows * ow, taps_c + ones)
+        cols = fresh(shape[::-1], self.pixels, mem).T if self.planes else fresh(shape, self.pixels, mem)
+        for share, pixels in self.by_tap(cols[:, :taps_c], size, cs):
+            share[...] = pixels
+        cols[:, taps_c:] = 1
+        return cols
+
+    def by_tap(self, cols: Array, size: Shape, cs: slice) -> Iterator[tuple[Array, Array]]:
+        """For each tap its part of the matrix (windows, taps*C) and the pixels under it, as (N, C, H, W)."""
+        by_tap = cols.reshape(*size, self.window.taps, -1)
+        for tap, ys, xs in self.window.each_tap(*size[1:]):
+            yield by_tap[:, :, :, tap].transpose(0, 3, 1, 2), self.pixels[:, cs, ys, xs]
+
+
 def conv(
     x: Array, w: Array, b: Array | None, window: Window, groups: int, mem: Mem, behind: Behind
 ) -> tuple[Array, Behind]:
     """(N, H, W, C) → (N, oh, ow, K), as im2col.conv, and on through what is behind."""
-    n, h, width, c = x.shape
-    (oh, ow), k = window.out_size(h, width), w.shape[3]
-    y, planes = Taken((n, oh, ow, k), x, behind if groups == 1 else None, mem), c // groups < FEW
-    ground, ones = _planes(x, window, mem) if planes else padded(x, window), planes and b is not None
+    (n, c), (oh, ow), k = x.shape[::3], window.out_size(*x.shape[1:3]), w.shape[3]
+    y = Taken((n, oh, ow, k), x, behind if groups == 1 else None, mem)
+    ground = _Ground.of(x, window, groups, mem)
+    ones = ground.planes and b is not None
 
     def task(some: slice, at: int, cs: slice, ks: slice) -> None:
         part = y.y[some, at : at + rows]
-        cols = _cols(ground[some], at, part.shape[:3], window, cs, planes, mem, ones)  # (windows, taps*C)
+        cols = ground.below(some, at).cols(part.shape[:3], cs, mem, ones)  # (windows, taps*C)
         flat = w[..., ks].reshape(-1, ks.stop - ks.start)
         if b is not None and ones:
             flat = np.concatenate([flat, b[None, ks]])
-        whole = groups == 1 and part.flags.c_contiguous
-        out = part.reshape(len(cols), k) if whole else fresh((len(cols), flat.shape[1]), x, mem)
+        out = part.reshape(len(cols), k) if groups == 1 else fresh((len(cols), flat.shape[1]), x, mem)
         _in_strips(cols, flat, out)
         if b is not None and not ones:
             out += b[ks]
-        if not whole:
+        if groups > 1:
             part[..., ks] = out.reshape(*part.shape[:3], -1)
         if y.rectifies:
             y.take(part, some, at, 0)
@@ -67,12 +119,8 @@ def conv_backward(
     first, and then the rest.
     """
     given = dzdy if isinstance(dzdy, Given) else Given(dzdy, dzdy.shape)
-    n, h, width, c = x_shape
-    _, oh, ow, k = given.shape
-    planes, (top, _, left, _) = c // groups < FEW, window.pad
-    gh, gw = window.padded_size(h, width)
-    ground = fresh((n, c, gh, gw) if planes else (n, gh, gw, c), w, mem)
-    ground.fill(0)
+    (n, oh, ow, k), c = given.shape, x_shape[3]
+    ground = _Ground.blank(x_shape, window, groups, w, mem)
     turned = {ks.start: w[..., ks].reshape(-1, k // groups).T for _, ks in each_group(c, k, groups)}
     if w.size * SLIVER <= SMALL <= n * oh * ow * w.size:
         turned = {start: np.ascontiguousarray(filters) for start, filters in turned.items()}
@@ -82,7 +130,7 @@ def conv_backward(
         out, filters = part.reshape(-1, part.shape[3]), turned[ks.start]  # (K, taps*C)
         back = fresh((len(out), filters.shape[1]), w, mem)
         _in_strips(out, filters, back)
-        for share, pixels in _by_tap(back, ground[some], at, part.shape[:3], window, cs, planes):
+        for share, pixels in ground.below(some, at).by_tap(back, part.shape[:3], cs):
             pixels += share
 
     with CREW.alone():
@@ -92,19 +140,19 @@ def conv_backward(
         for begin in range(0, rounds * rows, rows):
             each = _each(n, images, range(begin, oh, rounds * rows), c, k, groups)
             CREW.run((partial(task, *some) for some in each), n * oh * ow * w.size)
-    if not planes:
-        return ground[:, top : top + h, left : left + width]
+    image = ground.image(x_shape)
+    if not ground.planes:
+        return image
     dzdx = fresh(x_shape, w, mem)
-    dzdx[...] = ground[:, :, top : top + h, left : left + width].transpose(0, 2, 3, 1)
+    dzdx[...] = image
     return dzdx
 
 
 def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem) -> Array:
     """dzdw = rows(x)ᵀ @ dzdy, as im2col.conv_backward_w: (kh, kw, C/groups, K)."""
     (n, oh, ow, k), c = dzdy.shape, x.shape[3]
-    planes, taps_c = c // groups < FEW, window.taps * (c // groups)
-    ground = _planes(x, window, mem) if planes else padded(x, window)
-    sums = fresh((SHARES, taps_c, k), x, mem)
+    ground = _Ground.of(x, window, groups, mem)
+    sums = fresh((SHARES, window.taps * (c // groups), k), x, mem)
     images, rows = parts(n, (oh, ow), window, np.broadcast_to(x[:1, :1, :1, :1], (1, 1, c // groups, k)))
     todo = list(_each(n, images, range(0, oh, rows), c, k, groups))
 
@@ -112,7 +160,7 @@ def conv_backward_w(dzdy: Array, x: Array, window: Window, groups: int, mem: Mem
         sums[share] = 0
         for some, at, cs, ks in todo[share::SHARES]:
             out = dzdy[some, at : at + rows, :, ks]
-            cols = _cols(ground[some], at, out.shape[:3], window, cs, planes, mem)  # (windows, taps*C)
+            cols = ground.below(some, at).cols(out.shape[:3], cs, mem)  # (windows, taps*C)
             sums[share, :, ks] += cols.T @ out.reshape(len(cols), -1)
 
     with CREW.alone():
@@ -150,49 +198,3 @@ def parts(n: int, size: tuple[int, int], window: Window, w: Array, least: int = 
     images = max(1, min(windows // (oh * ow), -(-n // SHARES)))
     rows = -(-oh // least) if n == 1 and oh * ow * w.size >= 2 * LITTLE else oh
     return images, max(1, min(rows, windows // ow))
-
-
-def _cols(
-    ground: Array,
-    at: int,
-    size: tuple[int, ...],
-    window: Window,
-    cs: slice,
-    planes: bool,
-    mem: Mem,
-    ones: bool = False,
-) -> Array:
-    """The windows of some rows, one a row of a matrix (n*rows*ow, taps*C), and perhaps a 1 behind each."""
-    n, rows, ow = size
-    c = cs.stop - cs.start
-    if window.taps == 1 and window.stride == (1, 1) and not planes and c == ground.shape[3]:
-        return ground[:, at : at + rows, :ow].reshape(n * rows * ow, c)
-    taps_c, shape = window.taps * c, (window.taps * c + ones, n * rows * ow)
-    cols = fresh(shape, ground, mem).T if planes else fresh(shape[::-1], ground, mem)
-    for share, pixels in _by_tap(cols[:, :taps_c], ground, at, size, window, cs, planes):
-        share[...] = pixels
-    cols[:, taps_c:] = 1
-    return cols
-
-
-def _by_tap(
-    cols: Array, ground: Array, at: int, size: tuple[int, ...], window: Window, cs: slice, planes: bool
-) -> Iterator[tuple[Array, Array]]:
-    """For each tap, its part of the matrix (windows, taps*C) and the pixels under it."""
-    n, rows, ow = size
-    below, by_tap = at * window.stride[0], cols.reshape(n, rows, ow, window.taps, -1)
-    for tap, ys, xs in window.each_tap(rows, ow):
-        down, share = slice(ys.start + below, ys.stop + below, ys.step), by_tap[:, :, :, tap]
-        if planes:
-            yield share.transpose(0, 3, 1, 2), ground[:, cs, down, xs]
-        else:
-            yield share, ground[:, down, xs, cs]
-
-
-def _planes(x: Array, window: Window, mem: Mem) -> Array:
-    """The padded images, (N, C, H, W)."""
-    (n, h, w, c), (top, _, left, _) = x.shape, window.pad
-    ground = fresh((n, c, *window.padded_size(h, w)), x, mem)
-    ground.fill(0)
-    ground[:, :, top : top + h, left : left + w] = x.transpose(0, 3, 1, 2)
-    return ground
