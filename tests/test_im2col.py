@@ -117,7 +117,7 @@ def test_both_gradients_of_a_convolution_are_its_adjoints(case, groups, k, seed)
     window, (n, h, w, c) = case
     shape = (n, h, w, groups * c)
     x, bank, r = whole(seed, shape, (*window.kernel, c, groups * k), (n, *window.out_size(h, w), groups * k))
-    along_output = dot(kernels.conv(x, bank, None, window, groups=groups), r)
+    along_output = dot(kernels.conv(x, bank, None, window, groups=groups)[0], r)
     dzdx = kernels.conv_backward(r, bank, window, x_shape=shape, groups=groups)
     dzdw = kernels.conv_backward_w(r, x, window, groups=groups)
     assert dot(x, dzdx) == along_output
@@ -138,7 +138,7 @@ def each_pass(seed: int, **memory) -> list[np.ndarray]:
     window, h, w = geometry(np.random.default_rng(seed))
     x, bank, r = whole(seed, (3, h, w, 4), (*window.kernel, 2, 6), (3, *window.out_size(h, w), 6))
     return [
-        kernels.conv(x, bank, None, window, groups=2, **memory),
+        kernels.conv(x, bank, None, window, groups=2, **memory)[0],
         kernels.conv_backward(r, bank, window, x_shape=x.shape, groups=2, **memory),
         kernels.conv_backward_w(r, x, window, groups=2, **memory),
     ]

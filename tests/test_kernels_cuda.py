@@ -107,7 +107,7 @@ def test_strides_and_groups_go_by_columns(stride, groups):
     x, w = numbers(2, 7, 6, 4), numbers(3, 3, 4 // groups, 6, seed=1)
     assert how.algorithm(x.shape, w, window, groups) == "im2col"
     y = plain_conv(x, w, None, window, groups=groups)
-    assert np.array_equal(kernels.conv(x, w, None, window, groups=groups, how=how), y)
+    assert np.array_equal(kernels.conv(x, w, None, window, groups=groups, how=how)[0], y)
 
 
 def test_a_net_by_shifted_products_says_the_same_on_every_device(device):
@@ -219,7 +219,7 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         shapes = (1, 6, 7, 9), (3, 3, 9, 5), (5,)
         x, w, b = (numbers(*shape, seed=seed, dtype="float32") for seed, shape in enumerate(shapes))
         there = [to_device(a, "cuda") for a in (x, w, b)]
-        y, _ = kernels.conv_through(*there, window, kernels.ReluPool(), how=kernels.Kernel("shifted"))
+        y, _ = kernels.conv(*there, window, kernels.ReluPool(), how=kernels.Kernel("shifted"))
         assert np.allclose(to_host(y), np.maximum(plain_conv(x, w, b, window), 0), atol=1e-4)
         assert card.launched == ["place", "crop", "positive"] and len(card.products) == 8, (
             "the first is CuPy's"
@@ -230,7 +230,7 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         window, how = Window.of((3, 2), pad=1), kernels.Kernel(name)
         x, w = numbers(1, 6, 7, 9, dtype="float32"), numbers(3, 2, 9, 5, seed=1, dtype="float32")
         x_, w_ = to_device(x, "cuda"), to_device(w, "cuda")
-        y = kernels.conv(x_, w_, None, window, how=how)
+        y, _ = kernels.conv(x_, w_, None, window, how=how)
         kernels.conv_backward(y, w_, window, x_shape=x.shape, how=how)
         kernels.conv_backward_w(y, x_, window, how=how)
         assert [found for _, found in card.products] == [compute] * 18
@@ -258,7 +258,7 @@ if COMPILER:  # without a compiler these are not collected, rather than skipped
         """So the plain convolution, which others are checked against, owes nothing to our way to cuBLAS."""
         x, w = (to_device(numbers(*shape, dtype="float32"), "cuda") for shape in ((1, 6, 7, 9), (3, 3, 9, 5)))
         window, how = Window.of(3, pad=1), kernels.Kernel("im2col")
-        y = kernels.conv(x, w, None, window, how=how)
+        y, _ = kernels.conv(x, w, None, window, how=how)
         kernels.conv_backward(y, w, window, x_shape=x.shape, how=how)
         kernels.conv_backward_w(y, x, window, how=how)
         assert not card.products

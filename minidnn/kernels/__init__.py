@@ -6,7 +6,7 @@ These are the teachers. A faster sibling is checked against them before it is ti
 from minidnn.kernels.behind import Behind, ReluPool
 from minidnn.kernels.channels import blended, by_pixel, moments, scaled, sums
 from minidnn.kernels.choice import How, Kernel, Kernels
-from minidnn.kernels.conv import conv, conv_backward, conv_backward_w, conv_through
+from minidnn.kernels.conv import conv, conv_backward, conv_backward_w
 from minidnn.kernels.im2col import col2im, im2col, padded
 from minidnn.kernels.neighbours import channel_sum, square_sum
 from minidnn.kernels.pointwise import relu, relu_backward
@@ -28,7 +28,6 @@ __all__ = [
     "conv",
     "conv_backward",
     "conv_backward_w",
-    "conv_through",
     "im2col",
     "max_pool",
     "moments",

@@ -15,18 +15,11 @@ from minidnn.window import Window
 
 
 def conv(
-    x: Array, w: Array, b: Array | None, window: Window, *, groups: int = 1, how: How = None, mem: Mem = None
-) -> Array:
-    """(N, H, W, C) → (N, oh, ow, K)"""
-    return conv_through(x, w, b, window, None, groups=groups, how=how, mem=mem)[0]
-
-
-def conv_through(
     x: Array,
     w: Array,
     b: Array | None,
     window: Window,
-    behind: Behind,
+    behind: Behind = None,
     *,
     groups: int = 1,
     how: How = None,

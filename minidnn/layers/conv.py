@@ -90,7 +90,7 @@ class Conv(Bank):
         """With `behind`, what comes out there, and what its way back wants; nobody sees what is between."""
         self.out_shape(x.shape)
         w, b, window, groups = self.w, self.b, self.window, self.groups
-        return kernels.conv_through(x, w, b, window, behind, groups=groups, how=how, mem=mem)
+        return kernels.conv(x, w, b, window, behind, groups=groups, how=how, mem=mem)
 
     def backward(
         self,
@@ -171,7 +171,7 @@ class ConvTranspose(Bank):
         return y if self.b is None else y + self.b, None
 
     def backward(self, dzdy: Array, *, mem: Mem = None, **_: Any) -> Array:
-        return kernels.conv(dzdy, self.w, None, self.window, groups=self.groups, mem=mem)
+        return kernels.conv(dzdy, self.w, None, self.window, groups=self.groups, mem=mem)[0]
 
     def backward_params(self, dzdy: Array, *, x: Array, mem: Mem = None, **_: Any) -> Grads:
         return self._grads(kernels.conv_backward_w(x, dzdy, self.window, groups=self.groups, mem=mem), dzdy)

@@ -227,8 +227,7 @@ if hasattr(os, "register_at_fork"):
 def limit(size: int | None) -> Iterator[None]:
     """At most `size` threads for the whole process while in here, BLAS's own among them; None: as it is.
 
-    The bits that come out do not depend on it, but for the plain kernels that float64 takes: what BLAS shares
-    out by itself it may add up in another order.
+    Bits depend on it only by the plain kernels, which float64 takes: BLAS may add up in another order.
     """
     if size is None:
         yield
