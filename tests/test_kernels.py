@@ -221,6 +221,18 @@ def test_a_forced_kernel_obeys_where_it_can():
     assert net.params["conv1/w"] is net.with_kernels("im2col").params["conv1/w"]
 
 
+@pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+def test_of_one_name_for_all_few_channels_take_another_way(name):
+    net = zoo.get("vgg11", seed=None).with_kernels(name)
+    assert net.kernels()["conv1_1"] == "chunked" and {*net.kernels().values()} == {"chunked", name}
+    assert net.with_kernels({"conv1_1": name}).kernels()["conv1_1"] == name, "one that is named obeys"
+
+
+def wholly_by(name, net):
+    """Every layer that can, also those of few channels."""
+    return net.with_kernels(dict.fromkeys(net.kernels(), name))
+
+
 def test_an_unknown_kernel_or_layer():
     with pytest.raises(
         UsageError, match="no kernel 'winograd3'; there are auto, im2col, chunked, winograd2, winograd4"
@@ -237,7 +249,7 @@ def test_an_unknown_kernel_or_layer():
 @fast
 @pytest.mark.parametrize("make", [forked, every_layer])
 def test_a_net_by_fast_kernels_passes_its_audit(name, make):
-    net = make().with_kernels(name)
+    net = wholly_by(name, make())
     assert name in net.kernels().values()
     found = audit(net, photo(net))
     assert found.ok, str(found)
@@ -248,14 +260,14 @@ def test_a_mutant_of_a_fast_kernel_does_not_pass_it(name, monkeypatch):
     module = chunked if name == "chunked" else winograd
     real = module.conv_backward
     monkeypatch.setattr(module, "conv_backward", lambda *args: 1.01 * real(*args))
-    net = forked().with_kernels(name)
+    net = wholly_by(name, forked())
     assert {row.layer for row in audit(net, photo(net)).rows if row.verdict == "WRONG"} == {"whole net"}
 
 
 @fast
 def test_a_training_step_is_that_of_the_plain_kernels(name):
     steps = []
-    for net in (forked().with_kernels(name), forked()):
+    for net in (wholly_by(name, forked()), forked()):
         res = net.init_res()
         for _ in range(2):
             y = net.forwardto(res, "out", photo(net), mode="train")
@@ -270,7 +282,7 @@ def test_a_training_step_is_that_of_the_plain_kernels(name):
 
 @fast
 def test_prepared_filters_are_made_once_and_forgotten_with_the_weights(name):
-    net, image = forked().with_kernels(name), photo(forked())
+    net, image = wholly_by(name, forked()), photo(forked())
     res = net.init_res()
     before = net.forwardto(res, "conv1", image)
     taken = net.prepared.nbytes

@@ -25,16 +25,17 @@ from minidnn.window import Window
 
 ROUNDED = tuple(filter(None, COMPUTE))
 NAMES = ("auto", "im2col", "chunked", *winograd.TRANSFORMS, "shifted", *ROUNDED)
-FEW = 8  # channels below which a product for each tap has too little to sum over
+FEW = 8  # channels below which a product for each tap or point has too little to sum over
 
 
 class Kernel:
     """The algorithm of one layer, and the filters prepared for it, which all runs of the net share."""
 
-    def __init__(self, name: str = "auto") -> None:
+    def __init__(self, name: str = "auto", *, everywhere: bool = False) -> None:
+        """`everywhere`: the layer was not named by itself, and may take another one that suits it better."""
         if name not in NAMES:
             raise UsageError(f"no kernel {name!r}; there are {', '.join(NAMES)}{did_you_mean(name, NAMES)}")
-        self.name, self.factors = name, name if name in ROUNDED else ""
+        self.name, self.factors, self.everywhere = name, name if name in ROUNDED else "", everywhere
         self._made: dict[Any, Array] = {}
         self._lock = Lock()
 
@@ -44,8 +45,10 @@ class Kernel:
             return _table(x_shape, w, window, groups)
         if self.name in ("shifted", *ROUNDED):
             return "shifted" if shifted.fits(window, groups) else "im2col"
-        fits = self.name not in winograd.TRANSFORMS or winograd.fits(window, groups)
-        return self.name if fits else "chunked"
+        if self.name not in winograd.TRANSFORMS:
+            return self.name
+        suits = winograd.fits(window, groups) and not (self.everywhere and w.shape[2] < FEW)
+        return self.name if suits else "chunked"
 
     def prepared(self, what: str, make: Callable[[], Array]) -> Array:
         """What `make` makes, made once."""
@@ -72,13 +75,14 @@ class Kernels:
     """The kernel of every layer of a net: one name for all, or names for some, and "auto" for the others."""
 
     def __init__(self, layers: Collection[str], setting: str | Mapping[str, str] = "auto") -> None:
+        everywhere = isinstance(setting, str)
         some = dict.fromkeys(layers, setting) if isinstance(setting, str) else setting
         for layer in some:
             if layer not in layers:
                 raise UnknownLayerError(
                     f"no layer {layer!r} to choose a kernel for{did_you_mean(layer, layers)}"
                 )
-        self._of = {layer: Kernel(some.get(layer, "auto")) for layer in layers}
+        self._of = {layer: Kernel(some.get(layer, "auto"), everywhere=everywhere) for layer in layers}
 
     def __getitem__(self, layer: str) -> Kernel:
         return self._of[layer]
