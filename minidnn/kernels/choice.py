@@ -75,14 +75,13 @@ class Kernels:
     """The kernel of every layer of a net: one name for all, or names for some, and "auto" for the others."""
 
     def __init__(self, layers: Collection[str], setting: str | Mapping[str, str] = "auto") -> None:
-        everywhere = isinstance(setting, str)
         some = dict.fromkeys(layers, setting) if isinstance(setting, str) else setting
         for layer in some:
             if layer not in layers:
                 raise UnknownLayerError(
                     f"no layer {layer!r} to choose a kernel for{did_you_mean(layer, layers)}"
                 )
-        self._of = {layer: Kernel(some.get(layer, "auto"), everywhere=everywhere) for layer in layers}
+        self._of = {name: Kernel(some.get(name, "auto"), everywhere=some is not setting) for name in layers}
 
     def __getitem__(self, layer: str) -> Kernel:
         return self._of[layer]

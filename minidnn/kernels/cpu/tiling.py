@@ -67,6 +67,7 @@ class Tiling:
         self.multiplications = self.tiles * self.p**2 * c * k  # for one image
         per_tile = self.p**2 * (c + k)
         self.in_cache = max(1, IN_CACHE // per_tile)  # tiles
+        self.enough = max(ENOUGH, 3 * c * k // (8 * (c + k)))  # filters grow faster than tiles
         self.at_once = max(1, AT_ONCE // (self.tiles * per_tile))  # images
         self._blocks = dict[int, tuple[Block, ...]]()
 
@@ -80,7 +81,7 @@ class Tiling:
         if n not in self._blocks:
             images = max(1, min(self.in_cache // self.tiles, -(-n // TASKS)))
             columns = -(-self.columns // -(-self.columns // max(64, self.in_cache // 4)))
-            rows = max(min(4, self.in_cache // columns), -(-ENOUGH // columns))
+            rows = max(min(4, self.in_cache // columns), -(-self.enough // columns))
             self._blocks[n] = tuple(self._each(n, images, self.rows if images > 1 else rows, columns))
         return self._blocks[n]
 
