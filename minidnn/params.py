@@ -144,7 +144,7 @@ class Weighted(Graph):
         }
 
     def with_kernels(self, setting: str | Mapping[str, str]) -> Self:
-        """The same net by "im2col", "winograd4" … or "auto" where it suits, or by {layer: one of these}."""
+        """The same net by "auto", "im2col", "winograd2" … where it suits, or by {layer: one that obeys}."""
         return self.with_nodes(self.nodes, kernels=setting)
 
     def as_convolutional(self) -> Self:

@@ -66,6 +66,11 @@ def every_layer(seed: int = 0) -> Net:
     return Net(nodes, input_shape=(12, 14, 3)).astype("float64")
 
 
+def wholly_by(kernel: str, net: Net) -> Net:
+    """Every layer by that kernel that can be, also those of few channels."""
+    return net.with_kernels(dict.fromkeys(net.kernels(net.input_shape[:2]), kernel))
+
+
 def photo(net: Net, n: int = 2, seed: int = 1) -> np.ndarray:
     """Random images of the size the net was made for."""
     return np.random.default_rng(seed).standard_normal((n, *net.input_shape))

@@ -14,6 +14,7 @@ from minidnn.kernels.memory import Arena
 from minidnn.net import Net
 from minidnn.rules import deconvnet, guided
 from minidnn.window import Window
+from tests.nets import wholly_by
 
 POOLS = {
     "no pool": None,
@@ -139,7 +140,8 @@ def test_a_convolution_of_another_kind_is_a_step_by_itself():
 def chain(*pools):
     rng = np.random.default_rng(2)
     layers = {"conv": L.Conv.random(rng, 3, 3, 16, pad=1), "relu": L.ReLU()}
-    return Net.chain(layers | {f"pool{i}": L.MaxPool(pool) for i, pool in enumerate(pools)})
+    made = layers | {f"pool{i}": L.MaxPool(pool) for i, pool in enumerate(pools)}
+    return Net.chain(made, input_shape=(8, 12, 3))
 
 
 def named(nodes, *looked_at):
@@ -159,7 +161,7 @@ def test_a_step_ends_where_somebody_looks_or_another_reads():
 
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_net_that_is_not_looked_at_says_and_sends_back_the_same(kernels):
-    net = chain(Window.of(2, stride=2)).astype("float64").with_kernels(kernels)
+    net = wholly_by(kernels, chain(Window.of(2, stride=2)).astype("float64"))
     x = np.random.default_rng(3).standard_normal((2, 8, 12, 3))
     whole, lean = net.init_res(), net.init_res()
     y = net.forwardto(whole, "pool0", x)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from minidnn import kernels, zoo
 from minidnn import layers as L
-from minidnn import zoo
 from minidnn.errors import UnknownLayerError, UsageError
 from minidnn.gradcheck import audit, check_direction
 from minidnn.kernels import Kernel, ReluPool
@@ -18,7 +18,7 @@ from minidnn.kernels.cpu.threads import CREW, Crew
 from minidnn.kernels.memory import Arena
 from minidnn.net import Net
 from minidnn.window import Window
-from tests.nets import every_layer, forked, photo
+from tests.nets import every_layer, forked, photo, wholly_by
 from tests.samples import distinct
 
 FAST = ["chunked", *winograd.TRANSFORMS]
@@ -75,11 +75,26 @@ def test_in_float64_it_is_the_plain_convolution_to_the_last_digits(name, shape, 
     assert near(dzdw, layer.backward_params(dzdy, x=x)["w"], 1e-13)
 
 
+def test_a_task_of_several_images_takes_them_whole():
+    """So what it writes to lies in one piece."""
+    for n, size, window in ((9, 5, Window.of(3)), (40, 30, Window.of(1)), (2, 400, Window.of((5, 1)))):
+        w = np.empty((*window.kernel, 4, 8), "float32")
+        images, rows = chunked.parts(n, (size, size), window, w)
+        assert images == 1 or rows == size
+
+
+def test_a_bare_convolution_has_nothing_behind_it():
+    layer, x = layer_for((1, 5, 6, 4), 8, (1, 1, 1, 1))
+    y, behind = kernels.conv(x, layer.w, layer.b, layer.window)
+    assert behind is None and np.array_equal(y, layer.forward(x)[0])
+
+
 WINDOWS = {
     "strided": (Window.of((3, 2), stride=(2, 3), pad=(1, 0, 2, 1)), 1),
     "dilated": (Window.of((2, 3), dilation=(3, 2), pad=(2, 1, 0, 3)), 1),
     "rounding up": (Window.of((4, 3), stride=(3, 2), ceil=True), 1),
     "in groups": (Window.of((3, 2), pad=1), 3),
+    "in as many groups as taps": (Window.of((1, 3)), 3),
     "of one pixel": (Window.of(1), 1),
     "of one pixel, strided": (Window.of(1, stride=2), 3),
     "wide": (Window.of((7, 11), stride=(2, 1), pad=3), 1),
@@ -132,7 +147,12 @@ def test_many_small_images_give_the_same_however_many_a_task_takes(name, in_cach
 
 
 def test_every_tile_is_in_one_block():
-    for n, size, c, k in [(1, (9, 300), 3, 5), (130, (8, 7), 128, 130), (6, (70, 33), 64, 64)]:
+    for n, size, c, k in [
+        (1, (9, 300), 3, 5),
+        (130, (8, 7), 128, 130),
+        (6, (70, 33), 64, 64),
+        (1, (96, 96), 512, 512),
+    ]:
         cut = tiling.Tiling(size, c, k, k, Window.of(3, pad=1), winograd.F4)
         for blocks in (cut.blocks(n), cut.parts(n), cut.parts(n, cut.rows)):
             times = np.zeros((n, cut.rows, cut.columns, 1), int)
@@ -226,11 +246,6 @@ def test_of_one_name_for_all_few_channels_take_another_way(name):
     net = zoo.get("vgg11", seed=None).with_kernels(name)
     assert net.kernels()["conv1_1"] == "chunked" and {*net.kernels().values()} == {"chunked", name}
     assert net.with_kernels({"conv1_1": name}).kernels()["conv1_1"] == name, "one that is named obeys"
-
-
-def wholly_by(name, net):
-    """Every layer that can, also those of few channels."""
-    return net.with_kernels(dict.fromkeys(net.kernels(), name))
 
 
 def test_an_unknown_kernel_or_layer():
@@ -342,7 +357,7 @@ def test_ctrl_c_in_the_middle_of_a_task_leaves_no_one_waiting():
 
 
 def test_two_runs_at_once_do_not_disturb_each_other():
-    net = forked(3).astype("float32").with_kernels("winograd4")
+    net = wholly_by("winograd4", forked(3).astype("float32"))
     images = [photo(net, n=4, seed=seed).astype("float32") for seed in range(2)]
     wanted = [net.forwardto(net.init_res(), "out", image) for image in images]
     before, found = blas_threads(), [[], []]

@@ -10,7 +10,7 @@ from minidnn.errors import StaleResError, UsageError
 from minidnn.gradcheck import check_direction
 from minidnn.net import Net, Node
 from minidnn.window import Window
-from tests.nets import every_layer, forked, photo
+from tests.nets import every_layer, forked, photo, wholly_by
 
 
 def ran(net, image, layer=None, **how):
@@ -411,7 +411,7 @@ def test_a_training_run_does_not_draw_again_what_it_dropped(net, image):
 
 def test_a_relu_behind_a_convolution_that_no_one_looks_at_is_done_on_the_way(net, image):
     for kernels in ("im2col", "chunked", "winograd2", "winograd4"):
-        fast = net.with_kernels(kernels)
+        fast = wholly_by(kernels, net)
         kept, lean = ran(fast, image), ran(fast, image, keep=["needed", "relu1"])
         assert lean["conv1"].x is None and lean["conv1"].shape == (2, 8, 10, 4)
         assert lean["relu1"].seconds == 0, "it did not run by itself"

@@ -19,7 +19,7 @@ from minidnn import zoo
 from minidnn.errors import UsageError
 from minidnn.kernels.cpu import threads
 from minidnn.kernels.cpu.threads import CREW, Crew
-from tests.nets import forked, photo
+from tests.nets import forked, photo, wholly_by
 
 NETS = {  # with a side of the image, and a layer to dream of
     "vgg16": (37, "relu3_3"),
@@ -214,7 +214,7 @@ def test_who_fails_keeps_his_desk():
 
 
 def test_an_error_in_a_step_leaves_the_net_as_good_as_before(monkeypatch):
-    net = forked(3).astype("float32").with_kernels("winograd4")
+    net = wholly_by("winograd4", forked(3).astype("float32"))
     image = photo(net).astype("float32")
     res, before = net.init_res(), blas_threads()
     wanted = net.forwardto(res, "out", image).copy()

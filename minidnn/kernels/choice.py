@@ -31,11 +31,11 @@ FEW = 8  # channels below which a product for each tap or point has too little t
 class Kernel:
     """The algorithm of one layer, and the filters prepared for it, which all runs of the net share."""
 
-    def __init__(self, name: str = "auto", *, everywhere: bool = False) -> None:
-        """`everywhere`: the layer was not named by itself, and may take another one that suits it better."""
+    def __init__(self, name: str = "auto", *, obeys: bool = True) -> None:
+        """One that does not obey, for nobody named its layer, leaves few channels to the plain way."""
         if name not in NAMES:
             raise UsageError(f"no kernel {name!r}; there are {', '.join(NAMES)}{did_you_mean(name, NAMES)}")
-        self.name, self.factors, self.everywhere = name, name if name in ROUNDED else "", everywhere
+        self.name, self.factors, self.obeys = name, name if name in ROUNDED else "", obeys
         self._made: dict[Any, Array] = {}
         self._lock = Lock()
 
@@ -47,7 +47,7 @@ class Kernel:
             return "shifted" if shifted.fits(window, groups) else "im2col"
         if self.name not in winograd.TRANSFORMS:
             return self.name
-        suits = winograd.fits(window, groups) and not (self.everywhere and w.shape[2] < FEW)
+        suits = winograd.fits(window, groups) and (self.obeys or min(w.shape[2:]) >= FEW)
         return self.name if suits else "chunked"
 
     def prepared(self, what: str, make: Callable[[], Array]) -> Array:
@@ -81,7 +81,8 @@ class Kernels:
                 raise UnknownLayerError(
                     f"no layer {layer!r} to choose a kernel for{did_you_mean(layer, layers)}"
                 )
-        self._of = {name: Kernel(some.get(name, "auto"), everywhere=some is not setting) for name in layers}
+        obeys = not isinstance(setting, str)
+        self._of = {layer: Kernel(some.get(layer, "auto"), obeys=obeys) for layer in layers}
 
     def __getitem__(self, layer: str) -> Kernel:
         return self._of[layer]

@@ -202,7 +202,7 @@ def _at_once(layer: L.Conv, x_shape: Shape) -> int:
 def _chunks(layer: L.Conv, x_shape: Shape, item: int) -> tuple[int, ...]:
     n, oh, ow, k = layer.out_shape(x_shape)
     images, rows = chunked.parts(n, (oh, ow), layer.window, layer.w)
-    per_place = layer.window.taps * layer.w.shape[2] + k // layer.groups
+    per_place = layer.window.taps * layer.w.shape[2] + 1 + k // layer.groups  # 1: for the bias
     return (item * images * rows * ow * per_place,) * CREW.size
 
 

@@ -16,7 +16,6 @@ from minidnn.arrays import Array
 from minidnn.kernels.behind import Behind, Given, Taken
 from minidnn.kernels.cpu.desk import SMALL, strips
 from minidnn.kernels.cpu.threads import CREW, LITTLE
-from minidnn.kernels.cpu.tiling import Shape
 from minidnn.kernels.im2col import each_group, padded
 from minidnn.kernels.memory import Mem, fresh
 from minidnn.window import Window
@@ -39,9 +38,9 @@ class _Ground(NamedTuple):
     def blank(cls, x_shape: Sequence[int], window: Window, groups: int, like: Array, mem: Mem) -> _Ground:
         (n, h, w, c), planes = x_shape, x_shape[3] // groups < FEW
         size = window.padded_size(h, w)
-        lie = fresh((n, c, *size) if planes else (n, *size, c), like, mem)
-        lie.fill(0)
-        return cls(lie if planes else lie.transpose(0, 3, 1, 2), window, planes)
+        room = fresh((n, c, *size) if planes else (n, *size, c), like, mem)
+        room.fill(0)
+        return cls(room if planes else room.transpose(0, 3, 1, 2), window, planes)
 
     @classmethod
     def of(cls, x: Array, window: Window, groups: int, mem: Mem) -> _Ground:
@@ -60,10 +59,10 @@ class _Ground(NamedTuple):
         """Of these images, from that row of windows on."""
         return self._replace(pixels=self.pixels[some, :, at * self.window.stride[0] :])
 
-    def cols(self, size: Shape, cs: slice, mem: Mem, ones: int = 0) -> Array:
+    def cols(self, size: tuple[int, ...], cs: slice, mem: Mem, ones: bool = False) -> Array:
         """The windows of the first rows, one a row (n*rows*ow, taps*C), and perhaps a 1 behind each."""
         (n, rows, ow), c, taps_c = size, cs.stop - cs.start, self.window.taps * (cs.stop - cs.start)
-        if taps_c == self.pixels.shape[1] and self.window.stride == (1, 1) and not self.planes:
+        if c == taps_c == self.pixels.shape[1] and self.window.stride == (1, 1) and not self.planes:
             return self.pixels[:, :, :rows, :ow].transpose(0, 2, 3, 1).reshape(n * rows * ow, c)
         shape = (n * rows * ow, taps_c + ones)
         cols = fresh(shape[::-1], self.pixels, mem).T if self.planes else fresh(shape, self.pixels, mem)
@@ -72,11 +71,11 @@ class _Ground(NamedTuple):
         cols[:, taps_c:] = 1
         return cols
 
-    def by_tap(self, cols: Array, size: Shape, cs: slice) -> Iterator[tuple[Array, Array]]:
+    def by_tap(self, cols: Array, size: tuple[int, ...], cs: slice) -> Iterator[tuple[Array, Array]]:
         """For each tap its part of the matrix (windows, taps*C) and the pixels under it, as (N, C, H, W)."""
-        by_tap = cols.reshape(*size, self.window.taps, -1)
+        shares = cols.reshape(*size, self.window.taps, -1)
         for tap, ys, xs in self.window.each_tap(*size[1:]):
-            yield by_tap[:, :, :, tap].transpose(0, 3, 1, 2), self.pixels[:, cs, ys, xs]
+            yield shares[:, :, :, tap].transpose(0, 3, 1, 2), self.pixels[:, cs, ys, xs]
 
 
 def conv(
@@ -90,7 +89,7 @@ def conv(
 
     def task(some: slice, at: int, cs: slice, ks: slice) -> None:
         part = y.y[some, at : at + rows]
-        cols = ground.below(some, at).cols(part.shape[:3], cs, mem, ones)  # (windows, taps*C)
+        cols = ground.below(some, at).cols(part.shape[:3], cs, mem, ones)  # (windows, taps*C), and a 1
         flat = w[..., ks].reshape(-1, ks.stop - ks.start)
         if b is not None and ones:
             flat = np.concatenate([flat, b[None, ks]])
@@ -188,7 +187,7 @@ def _each(
 
 
 def parts(n: int, size: tuple[int, int], window: Window, w: Array, least: int = 2) -> tuple[int, int]:
-    """What one task takes: so many images, and of each so many rows of windows.
+    """What one task takes: so many images, if several then whole, and of each so many rows of windows.
 
     As the cache allows; but enough windows that reading the filters anew for each task does not count, and
     where there is much to multiply so many tasks at least.

@@ -227,7 +227,7 @@ if hasattr(os, "register_at_fork"):
 def limit(size: int | None) -> Iterator[None]:
     """At most `size` threads for the whole process while in here, BLAS's own among them; None: as it is.
 
-    Bits depend on it only by the plain kernels, which float64 takes: BLAS may add up in another order.
+    Only the bits of the plain kernels, for float64, depend on it: BLAS may add up in another order.
     """
     if size is None:
         yield

@@ -13,7 +13,7 @@ from minidnn.window import Window
 
 IN_CACHE = 1_000_000  # numbers that one task may work on
 AT_ONCE = 4_000_000  # numbers that images taken together may have at points
-ENOUGH = 64  # tiles that make it worth reading all filters for them alone
+ENOUGH = 64  # tiles at least that make it worth reading all filters for them alone
 MANY = 512  # tiles of one image: too many to have all at points at a time
 TASKS = 8  # that many images are at least shared out into
 Shape = tuple[int, int, int]  # images, and the rows and columns of tiles of each
@@ -67,7 +67,7 @@ class Tiling:
         self.multiplications = self.tiles * self.p**2 * c * k  # for one image
         per_tile = self.p**2 * (c + k)
         self.in_cache = max(1, IN_CACHE // per_tile)  # tiles
-        self.enough = max(ENOUGH, 3 * c * k // (8 * (c + k)))  # filters grow faster than tiles
+        self.enough = max(ENOUGH, 3 * c * k // (8 * (c + k)))  # tiles with 3/8 of the filters' numbers
         self.at_once = max(1, AT_ONCE // (self.tiles * per_tile))  # images
         self._blocks = dict[int, tuple[Block, ...]]()
 
