@@ -8,8 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from minidnn.kernels.cpu.desk import Desk, Inward, Middle
 from minidnn.kernels.cpu.threads import CREW
+from minidnn.kernels.cpu.tiling import tiling
+from minidnn.kernels.cpu.winograd import F4
 from minidnn.kernels.memory import Arena, fresh
+from minidnn.window import Window
 from tests.nets import forked, photo
 
 LIKE = np.zeros(1, "float32")
@@ -17,6 +21,14 @@ LIKE = np.zeros(1, "float32")
 
 def address(array):
     return array.__array_interface__["data"][0]
+
+
+def test_rooms_begin_at_cache_lines():
+    arena, window = Arena(), Window.of(3, pad=1)
+    assert {address(arena.empty((n, 7), LIKE)) % 64 for n in range(1, 30)} == {0}
+    cut, desk = tiling((9, 9), 3, 5, 5, window, F4), Desk(LIKE.dtype)
+    middle, inward = (desk.at(kind, cut, (1, 2, 2)) for kind in (Middle, Inward))
+    assert {address(a) % 64 for a in (middle.points, middle.products, inward.ground, inward.half)} == {0}
 
 
 def test_what_nobody_holds_is_lent_out_again():

@@ -36,17 +36,17 @@ class Arena:
         kind = np.dtype(dtype or like.dtype)
         if not isinstance(like, np.ndarray):
             return xp_of(like).empty(shape, kind)
-        nbytes = prod(shape) * kind.itemsize
+        count = prod(shape)
         with self._lock:
             self._take_back()
-            room = self._rooms.take(rounded(nbytes))
+            room = self._rooms.take(rounded(count * kind.itemsize))
             size = self._rooms.blocks[room.block]
             if len(self._blocks.get(room.block, b"")) != size:  # new, or forgotten by half, by Ctrl-C
-                self._blocks[room.block] = _aligned(size)
-            raw = np.frombuffer(self._blocks[room.block][room.start : room.start + room.nbytes], np.uint8)
+                self._blocks[room.block] = aligned(size)
+            raw = np.frombuffer(self._blocks[room.block], kind, count, room.start)
             watch = ref(raw, self._gone.append)
             self._lent[id(watch)] = watch, room
-        return raw[:nbytes].view(kind).reshape(shape)
+        return raw.reshape(shape)
 
     def begin(self) -> None:
         """A new run: let go of the blocks that the last one had no use for."""
@@ -102,7 +102,7 @@ class Rooms:
             insort(self.free, Room(room.nbytes - need, room.start + need, room.block))
         self._used.add(room.block)
         self._lent[room.block] += 1
-        return room._replace(nbytes=need)
+        return Room(need, room.start, room.block)
 
     def give_back(self, room: Room) -> None:
         self._lent[room.block] -= 1
@@ -125,7 +125,7 @@ def rounded(nbytes: int, unit: int = ALIGN) -> int:
     return max(1, -(-nbytes // unit)) * unit
 
 
-def _aligned(nbytes: int) -> memoryview:
+def aligned(nbytes: int) -> memoryview:
     raw = np.empty(nbytes + ALIGN, np.uint8)
     start = -raw.ctypes.data % ALIGN
     return raw.data[start : start + nbytes]

@@ -116,7 +116,7 @@ def lacks_weights(layer: Layer) -> bool:
     return any(map(is_placeholder, layer.params.values()))
 
 
-def check_channels(what: str, wanted: int, x_shape: Shape) -> None:
+def check_channels(what: object, wanted: int, x_shape: Shape) -> None:
     if x_shape[3] != wanted:
         is_grey = (wanted, x_shape[3]) == (3, 1)
         advice = "; a grey image? repeat it: np.repeat(image, 3, axis=3)" if is_grey else ""

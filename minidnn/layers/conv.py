@@ -81,7 +81,7 @@ class Conv(Bank):
         self._check(self.window, self.groups)
 
     def out_shape(self, x_shape: Shape) -> Shape:
-        check_channels(str(self), self.w.shape[2] * self.groups, x_shape)
+        check_channels(self, self.w.shape[2] * self.groups, x_shape)
         return (x_shape[0], *self.window.out_size(*x_shape[1:3]), self.out_channels)
 
     def forward(
@@ -153,12 +153,9 @@ class ConvTranspose(Bank):
         return self.w.shape[2] * self.groups
 
     def out_shape(self, x_shape: Shape) -> Shape:
-        check_channels(str(self), self.w.shape[3], x_shape)
-        (top, bottom, left, right), (eh, ew), (sy, sx) = (
-            self.window.pad,
-            self.window.extent,
-            self.window.stride,
-        )
+        check_channels(self, self.w.shape[3], x_shape)
+        (eh, ew), (sy, sx) = self.window.extent, self.window.stride
+        top, bottom, left, right = self.window.pad
         h = (x_shape[1] - 1) * sy + eh - top - bottom + self.extra[0]
         w = (x_shape[2] - 1) * sx + ew - left - right + self.extra[1]
         if h < 1 or w < 1:

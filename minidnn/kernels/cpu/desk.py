@@ -17,7 +17,7 @@ from minidnn.arrays import Array
 from minidnn.kernels.behind import Given, Taken
 from minidnn.kernels.cpu.threads import Desks
 from minidnn.kernels.cpu.tiling import Block, Shape, Tiling
-from minidnn.kernels.memory import Mem
+from minidnn.kernels.memory import Mem, aligned
 
 SMALL = 1_000_000  # multiplications up to which OpenBLAS takes a matrix product as it lies
 
@@ -37,7 +37,7 @@ class Desk:
         if key not in self._made:
             for name, size in needs(cut, shape)[kind].items():
                 if name not in self._flat or self._flat[name].size < size:
-                    self._flat[name] = np.empty(size, self.dtype)
+                    self._flat[name] = np.frombuffer(aligned(size * self.dtype.itemsize), self.dtype)
                     self._made.clear()
             self._made[key] = kind(self, cut, shape)
         return self._made[key]

@@ -102,9 +102,4 @@ class Tiling:
                     yield Block(some, top, bottom - top, left, min(columns, self.columns - left))
 
 
-@lru_cache(maxsize=512)
-def tiling(
-    x_size: tuple[int, int], c: int, k: int, panel: int, window: Window, transform: Transform
-) -> Tiling:
-    """The same one for the same convolution, step after step."""
-    return Tiling(x_size, c, k, panel, window, transform)
+tiling = lru_cache(maxsize=512)(Tiling)  # the same one for the same convolution, step after step
