@@ -16,6 +16,7 @@ from minidnn.entrance import check_seeds, check_weights, fitting_image, named_se
 from minidnn.errors import StaleResError, UsageError
 from minidnn.graph import Handle, Node, as_asked, in_steps, listed, noted
 from minidnn.kernels import Behind, ReluPool
+from minidnn.kernels.cpu.threads import CREW
 from minidnn.layers import Layer, MaxPool
 from minidnn.layers.base import as_handed, reads
 from minidnn.params import Weighted
@@ -104,14 +105,14 @@ class Net(Weighted):
         res.shown = set(self.names) if "all" in kept else kept.union(targets)
         steps = in_steps(nodes, x_kept)
         last_to_read = {name: step for step in steps for node in step for name in node.inputs}
-        for step in steps:
-            self._forward(res, step, mode, rng)
-            for node in step:
-                if node.name not in aux_kept:
-                    res[node.name].drop_aux()
-            for name in {step[-1].name, *step[0].inputs} - x_kept:
-                if last_to_read.get(name, step) is step:
-                    res[name].drop_x()
+        with CREW.alone():
+            for step in steps:
+                self._forward(res, step, mode, rng)
+                for name in {node.name for node in step} - aux_kept:
+                    res[name].drop_aux()
+                for name in {step[-1].name, *step[0].inputs} - x_kept:
+                    if last_to_read.get(name, step) is step:
+                        res[name].drop_x()
         return as_asked(layer, {name: res[name].x for name in targets})
 
     def backwardfrom(
@@ -148,10 +149,11 @@ class Net(Weighted):
             res[name].dzdx = seed.astype(res[self.input].x.dtype, copy=False)
         looked_at = set(self.names) if params or rules else res.shown.union(goals, by_name)
         nodes = [node for node in self.nodes if node.name in on_the_way]
-        for step in reversed(in_steps(nodes, looked_at)):
-            self._backward(res, step, rules, wanted, params, accumulate)
-            if step[-1].name not in res.shown:
-                res[step[-1].name].dzdx = None
+        with CREW.alone():
+            for step in reversed(in_steps(nodes, looked_at)):
+                self._backward(res, step, rules, wanted, params, accumulate)
+                if step[-1].name not in res.shown:
+                    res[step[-1].name].dzdx = None
         if to is None:
             return None
         return as_asked(to, {name: res[name].dzdx for name in goals})

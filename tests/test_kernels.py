@@ -385,3 +385,17 @@ def test_a_chain_of_many_sizes_shares_one_run():
         x = np.random.default_rng(side).standard_normal((1, side, side + 1, 16)).astype("float32")
         y = net.forwardto(res, "conv", x)
         assert near(y, net.with_kernels("im2col").forwardto(net.init_res(), "conv", x), 5e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(3001, 90, 50), (50, 90, 3001), (1, 600, 700), (2, 3, 4), (0, 600, 700)]
+)
+@pytest.mark.parametrize("dtypes", ["ff", "dd", "fd"])
+def test_a_product_in_shares_is_the_product(rows, inner, columns, dtypes):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((rows, inner)), rng.standard_normal((columns, inner)).T
+    a, b = a.astype(dtypes[0]), b.astype(dtypes[1])
+    wanted, out = a.astype("d") @ b, np.empty((columns, rows), np.result_type(a, b)).T
+    y, tolerance = kernels.product(a, b), 1e-4 if "f" in dtypes else 1e-12
+    assert kernels.product(a, b, out) is out and y.dtype == out.dtype
+    assert np.allclose(y, wanted, rtol=0, atol=tolerance) and np.allclose(out, wanted, rtol=0, atol=tolerance)

@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from minidnn import layers as L
 from minidnn import zoo
 from minidnn.errors import UsageError
 from minidnn.kernels.cpu import threads
 from minidnn.kernels.cpu.threads import CREW, Crew
+from minidnn.net import Net
 from tests.nets import forked, photo, wholly_by
 
 NETS = {  # with a side of the image, and a layer to dream of
@@ -57,6 +60,57 @@ def test_a_dream_step_has_the_same_bits_with_any_number_of_threads(name):
     for y, dzdx in found[1:]:
         assert np.array_equal(y, found[0][0]) and np.array_equal(dzdx, found[0][1])
     assert np.isfinite(found[0][1]).all() and np.abs(found[0][1]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((1, 41, 43, 120), lambda rng: L.Conv.random(rng, 3, 120, 96, pad=1)),
+        ((1, 6, 6, 256), lambda rng: L.FC.random(rng, (6, 6, 256), 128)),
+    ],
+)
+def test_the_plain_kernels_have_the_same_bits_too(shape, layer):
+    """In float64; BLAS by itself adds these up in another order with another number of threads."""
+    rng = np.random.default_rng(0)
+    net, found = Net.chain({"layer": layer(rng)}).astype("float64"), []
+    x = rng.standard_normal(shape)
+    for count in (1, 2, 3, 5):
+        with threads.limit(count):
+            res = net.init_res()
+            y = net.forwardto(res, "layer", x)
+            found.append((y, net.backwardfrom(res, {"layer": y}, params=True), res["layer"].dzdw["w"]))
+    assert all(np.array_equal(a, b) for other in found[1:] for a, b in zip(other, found[0], strict=True))
+
+
+class Looking(L.ReLU):
+    """A layer that notes how many threads BLAS has."""
+
+    seen: ClassVar[list] = []
+
+    def forward(self, x, **given):
+        self.seen.append(set(blas_threads()))
+        if x.max() > 1000:
+            raise ZeroDivisionError("in the middle of a pass")
+        return super().forward(x, **given)
+
+    def backward(self, dzdy, *, aux, **_):
+        self.seen.append(set(blas_threads()))
+        return super().backward(dzdy, aux=aux)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "im2col"])
+def test_a_pass_holds_blas_and_lets_it_go(kernel):
+    net = Net.chain({"conv": L.Conv.random(np.random.default_rng(0), 3, 3, 4), "looking": Looking()})
+    net, x, res = net.with_kernels(kernel), np.ones((1, 9, 9, 3), "float32"), net.init_res()
+    Looking.seen.clear()
+    with threads.limit(2):
+        y = net.forwardto(res, "looking", x)
+        assert Looking.seen == [{1}] and set(blas_threads()) == {2}
+        net.backwardfrom(res, {"looking": y})
+        assert Looking.seen == [{1}, {1}] and set(blas_threads()) == {2}
+        with pytest.raises(ZeroDivisionError):
+            net.forwardto(res, "looking", 1e9 * x)
+        assert Looking.seen == [{1}] * 3 and set(blas_threads()) == {2}
 
 
 def test_a_limit_holds_for_ours_and_for_blas_and_ends():
@@ -167,6 +221,30 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_child_that_was_forked_has_helpers_of_its_own():
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "10", done.stderr
+
+
+FORKED_IN_A_PASS = """
+import os
+from threadpoolctl import threadpool_info
+from minidnn.kernels.cpu import threads
+def blas():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+for pool in threads.ThreadpoolController().select(user_api="blas").lib_controllers:
+    threads._set_threads(pool, 2)
+before = blas()
+with threads.CREW.alone():
+    if (child := os.fork()) == 0:
+        os._exit(0 if blas() == before else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), before, blas())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_child_that_was_forked_in_a_pass_has_blas_as_it_was():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED_IN_A_PASS], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["0", "{2}", "{2}"], done.stderr
 
 
 def test_runs_at_once_share_the_helpers():

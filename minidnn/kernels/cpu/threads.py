@@ -71,8 +71,11 @@ class Crew:
                 del job  # or the error would hold what holds the error
 
     def forget(self) -> None:
-        """In a process that was forked: the helpers stayed behind in the other."""
+        """In a process that was forked: the helpers stayed behind in the other, and who wanted BLAS held."""
+        before = self._before
         self.__init__(self.size)  # type: ignore[misc]
+        for library, count in before:
+            _set_threads(library, count)
 
     def _hire(self, job: _Job) -> None:
         """Give it to one more, who is free or, if there may be more, new."""
@@ -227,7 +230,7 @@ if hasattr(os, "register_at_fork"):
 def limit(size: int | None) -> Iterator[None]:
     """At most `size` threads for the whole process while in here, BLAS's own among them; None: as it is.
 
-    Only the bits of the plain kernels, for float64, depend on it: BLAS may add up in another order.
+    No bit of a pass depends on it.
     """
     if size is None:
         yield
