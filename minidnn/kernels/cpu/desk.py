@@ -51,13 +51,13 @@ class Desk:
 
 
 def needs(cut: Tiling, shape: Shape) -> dict[type, dict[str, int]]:
-    """The numbers that each of the three needs room for."""
+    """The numbers that each of the three needs room for. What one has read up is room for the next."""
     (n, rows, columns), m, p, c, k = shape, cut.m, cut.p, cut.c, cut.k
     tiles, wide = n * rows * columns, columns * m + 2
     return {
-        Inward: {"pixels": n * (rows * m + 2) * wide * c, "half": n * rows * p * wide * c},
+        Inward: {"pixels": n * (rows * m + 2) * wide * c, "products": n * rows * p * wide * c},
         Middle: {"points": tiles * p * p * c, "products": tiles * p * p * k},
-        Outward: {"half": tiles * m * p * k, "tiles": tiles * m * m * k},
+        Outward: {"points": tiles * m * (p + m) * k},
     }
 
 
@@ -71,7 +71,7 @@ class Inward:
         image, down, across, item = self.ground.strides
         tall = (n, rows, p, self.ground.shape[2] * c)  # the tiles overlap by two pixels
         self.tall = as_strided(self.ground, tall, (image, m * down, down, item))
-        self.half = desk("half", *tall)
+        self.half = desk("products", *tall)
         strides = (*self.half.strides[:3], m * across, across, item)
         self.wide = as_strided(self.half, (n, rows, p, columns, p, c), strides)
 
@@ -101,12 +101,12 @@ class Outward:
 
     def __init__(self, desk: Desk, cut: Tiling, shape: Shape) -> None:
         (n, rows, columns), m, p, k = shape, cut.m, cut.p, cut.k
-        self.cut, self.a = cut, cut.a.astype(desk.dtype)
-        half = desk("half", m, p, n, rows, columns * k)
+        self.cut, self.a, self.in_tiles = cut, cut.a.astype(desk.dtype), (n, rows, m, columns, m, k)
+        room = desk("points", m * (p + m), n * rows * columns * k)
+        half = room[: m * p].reshape(m, p, n, rows, columns * k)
         self.half = half.transpose(2, 3, 1, 0, 4)
         self.wide = half.reshape(m, p, n, rows, columns, k).transpose(2, 3, 0, 4, 1, 5)
-        self.tiles = desk("tiles", n, rows * m, columns * m, k)
-        self.in_tiles = (n, rows, m, columns, m, k)
+        self.tiles = room[m * p :].reshape(n, rows * m, columns * m, k)
 
     def run(self, products: Array, bias: Array | None, block: Block, y: Taken) -> None:
         """From products (p, p, images, rows, columns, K)."""
