@@ -67,7 +67,7 @@ class Tiling:
         self.multiplications = self.tiles * self.p**2 * c * k  # for one image
         per_tile = self.p**2 * (c + k)
         self.in_cache = max(1, IN_CACHE // per_tile)  # tiles
-        self.enough = max(ENOUGH, 3 * c * k // (8 * (c + k)))  # tiles with 3/8 of the filters' numbers
+        self.enough = max(ENOUGH, self.p**2 * c * k // (96 * (c + k)))  # tiles: more for larger filters
         self.at_once = max(1, AT_ONCE // (self.tiles * per_tile))  # images
         self._blocks = dict[int, tuple[Block, ...]]()
 
