@@ -190,10 +190,10 @@ def parts(n: int, size: tuple[int, int], window: Window, w: Array, least: int = 
     """What one task takes: so many images, if several then whole, and of each so many rows of windows.
 
     As the cache allows; but enough windows that reading the filters anew for each task does not count, and
-    where there is much to multiply so many tasks at least.
+    where there is much to multiply so many tasks at least; half as much if half of them are to wait.
     """
     (oh, ow), per_window = size, window.taps * w.shape[2] + w.shape[3]
-    windows = max(IN_CACHE // per_window, LEAST_WINDOWS)
+    windows = max(2 * IN_CACHE // (least * per_window), LEAST_WINDOWS)
     images = max(1, min(windows // (oh * ow), -(-n // SHARES)))
     rows = -(-oh // least) if n == 1 and oh * ow * w.size >= 2 * LITTLE else oh
     return images, max(1, min(rows, windows // ow))
